@@ -1,0 +1,1 @@
+"""qjax: neural-network quantization in JAX, from the papers to integer-only inference."""
