@@ -1,0 +1,1 @@
+"""Range estimators, one file each: how an affine activation quantizer finds its range."""

@@ -1,0 +1,160 @@
+"""Slots: the places in a layer where a tensor may be quantized, and what can be bound there.
+
+| binding | what it does to the tensor | where |
+|---|---|---|
+| `FloatSlot` | nothing | float models, and tensors that a rule leaves in float |
+| `Slot` | simulates a quantizer, with its numbers as state | after `quantize` |
+| `Requantize` | integers in, integer codes on one grid out | after `integerize` |
+| `Encode` | float in, integer codes out: the border of a network whose first layer stays float | after `integerize` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from qjax.core.codes import Codes, IntegerTerm, int8_shift
+from qjax.core.grid import Grid
+from qjax.core.host import HostArray
+from qjax.core.quantizer import Quantizer
+from qjax.core.requantize import Affine, Policy
+from qjax.layers.variables import KINDS
+
+
+class FloatSlot(nnx.Module):
+    """The tensor passes unchanged."""
+
+    def __call__(self, x: Array) -> Array:
+        """`x` itself."""
+        return x
+
+    def linear(self, op: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
+        """`op(x, w)`: the layer's linear operation on float operands."""
+        return op(x, w)
+
+    def penalty(self) -> Float[Array, ""]:
+        """No loss term."""
+        return jnp.zeros(())
+
+
+class Slot(nnx.Module):
+    """A quantizer bound to one tensor, with its numbers.
+
+    Args:
+        quantizer: stripped of its traced hyper-parameters; static.
+        numbers: what `quantizer.init` returned; kept as `Learned`, `Statistic` and `Traced` variables.
+    """
+
+    def __init__(self, quantizer: Quantizer, numbers: dict[str, Array]):
+        self.quantizer = quantizer.stripped()
+        self.numbers = nnx.Dict({name: KINDS[quantizer.kinds[name]](value) for name, value in numbers.items()})
+        self.use_running_average = False
+
+    def values(self) -> dict[str, Array]:
+        """The numbers as plain arrays."""
+        return {name: variable[...] for name, variable in self.numbers.items()}
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The simulated tensor; in training the statistics see `x` first."""
+        if not self.use_running_average:
+            for name, value in self.quantizer.observe(self.values(), x).items():
+                self.numbers[name][...] = value
+        return self.quantizer(self.values(), x)
+
+    def linear(self, op: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
+        """`op(x, simulated w)`, or what the method makes of both operands (its own `linear`)."""
+        own = getattr(self.quantizer, "linear", None)
+        return op(x, self(w)) if own is None else own(op, x, w, self.values())
+
+    def penalty(self) -> Float[Array, ""]:
+        """The method's loss term."""
+        return self.quantizer.penalty(self.values())
+
+    def grid(self) -> Grid:
+        """The grid of an activation, from the present numbers."""
+        return self.quantizer.grid(self.values())
+
+    def encode(self, x: Array) -> Codes:
+        """The integer form of a concrete tensor."""
+        return self.quantizer.encode(self.values(), x)
+
+
+AnySlot = FloatSlot | Slot
+
+
+class Requantize(nnx.Module):
+    """Pending integers in, int8 codes on one grid out; the only place where an integer network rounds.
+
+    Args:
+        grid: where the codes live.
+        policy: arithmetic of the rounding (`core/requantize.py`).
+        floor, ceiling: real bounds of an activation function merged into the clamp (ReLU: floor 0; ReLU6: 0 and 6).
+    """
+
+    def __init__(self, grid: Grid, policy: Policy, floor: float = -np.inf, ceiling: float = np.inf):
+        if not float(grid.zero_point).is_integer():
+            raise ValueError(f"an activation grid needs a whole zero point, got {grid.zero_point}")
+        self.grid = grid
+        self.policy = policy
+        shift = int8_shift(grid.low, grid.high)
+        self.zero_point = int(grid.zero_point) - shift
+        # A ReLU after the rounding equals one before it: rounding is monotone and real zero is a code.
+        low, high = (float(np.round(bound / grid.scale)) + grid.zero_point for bound in (floor, ceiling))
+        self.low = int(max(grid.low, low)) - shift
+        self.high = int(min(grid.high, high)) - shift
+
+    def affine(self, x: Codes) -> Affine:
+        """What must be computed, in output steps."""
+        scale = self.grid.scale
+        scales = tuple(term.scale.value / scale for term in x.terms)
+        zeros = sum(s * term.zero_point.value for s, term in zip(scales, x.terms, strict=True))
+        return Affine(
+            scales=scales,
+            offset=np.asarray(x.offset.value / scale - zeros + self.zero_point),
+            bounds=tuple((term.low, term.high) for term in x.terms),
+            low=self.low,
+            high=self.high,
+            zero_point=self.zero_point,
+        )
+
+    def __call__(self, x: Codes) -> Codes:
+        """Codes of the same shape: one int8 term with a scalar scale."""
+        ints = self.policy([term.ints for term in x.terms], self.affine(x)).astype(jnp.int8)
+        return self.wrap(ints)
+
+    def wrap(self, ints: Array) -> Codes:
+        """Integers that lie on the grid already, as `Codes`."""
+        scale, zero = HostArray(self.grid.scale), HostArray(self.zero_point)
+        return Codes((IntegerTerm(ints, scale, zero, self.low, self.high),))
+
+
+class Encode(nnx.Module):
+    """Float in, codes out: the border where a float first layer ends and the integer part begins."""
+
+    def __init__(self, slot: Slot, before: Callable[[Array], Array]):
+        self.slot = slot
+        self.before = before
+        self.landing = Requantize(slot.grid(), policy=_never)
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Codes:
+        """The codes that simulation computes, as int8."""
+        (term,) = self.slot.quantizer.codes(self.slot.values(), self.before(x))
+        shift = int8_shift(self.landing.grid.low, self.landing.grid.high)
+        return self.landing.wrap((term.codes - shift).astype(jnp.int8))
+
+
+def _never(terms: object, affine: object) -> Array:
+    raise AssertionError("a landing grid is never requantized to")
+
+
+def decode_float32(x: Codes) -> Float[Array, "..."]:
+    """Codes as float32, traced: the border where a float last layer begins (not part of the integer program)."""
+    total = jnp.float32(0) + x.offset.value.astype(np.float32)
+    for term in x.terms:
+        ints = term.ints.astype(jnp.float32) - term.zero_point.value.astype(np.float32)
+        total = total + term.scale.value.astype(np.float32) * ints
+    return total

@@ -1,0 +1,1 @@
+"""Plain NNX networks; they know nothing of quantization."""

@@ -1,0 +1,53 @@
+"""LeNet-5 in its modern form: ReLU, maximum pooling, batch normalization after the convolutions.
+
+LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 1998. The widths
+32-64-512 are those of the quantization papers (WAGE's MNIST network: 32C5-MP2-64C5-MP2-512FC).
+"""
+
+from __future__ import annotations
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from qjax.layers import Act, ConvBN, Dense, Flatten, MaxPool
+
+
+class LeNet5(nnx.Module):
+    """conv 5x5 - pool - conv 5x5 - pool - dense - dense.
+
+    Args:
+        in_features: image channels.
+        classes: logits.
+        image: side of the square image; 28 for MNIST.
+        widths: channels of the two convolutions and of the hidden dense layer.
+        rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 1,
+        classes: int = 10,
+        image: int = 28,
+        widths: tuple[int, int, int] = (32, 64, 512),
+        *,
+        rngs: nnx.Rngs,
+    ):
+        first, second, hidden = widths
+        side = image // 4
+        self.conv1 = ConvBN(in_features, first, 5, rngs=rngs)
+        self.pool1 = MaxPool(2)
+        self.act1 = Act()
+        self.conv2 = ConvBN(first, second, 5, rngs=rngs)
+        self.pool2 = MaxPool(2)
+        self.act2 = Act()
+        self.flatten = Flatten()
+        self.dense1 = Dense(side * side * second, hidden, rngs=rngs)
+        self.act3 = Act()
+        self.dense2 = Dense(hidden, classes, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
+        """Logits."""
+        x = self.act1(self.pool1(self.conv1(x)))
+        x = self.act2(self.pool2(self.conv2(x)))
+        x = self.act3(self.dense1(self.flatten(x)))
+        return self.dense2(x)

@@ -1,0 +1,77 @@
+"""A MobileNet-style network of depthwise separable convolutions for small images.
+
+Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", arXiv 1704.04861.
+The block is the paper's (depthwise 3x3, then pointwise 1x1, each with BN and ReLU6); the stack is cut to 32x32 images.
+"""
+
+from __future__ import annotations
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from qjax.layers import Act, ConvBN, Dense, GlobalAvgPool
+
+STACK = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1))
+"""(channels, stride) of each separable block."""
+
+
+class Separable(nnx.Module):
+    """Depthwise 3x3, then pointwise 1x1.
+
+    Args:
+        in_features, out_features: channels before and after.
+        stride: of the depthwise convolution.
+        rngs: source of the initial weights.
+    """
+
+    def __init__(self, in_features: int, out_features: int, stride: int, *, rngs: nnx.Rngs):
+        around = ((1, 1), (1, 1))
+        self.depthwise = ConvBN(in_features, in_features, 3, stride, around, in_features, rngs=rngs)
+        self.act1 = Act("relu6")
+        self.pointwise = ConvBN(in_features, out_features, 1, 1, "VALID", rngs=rngs)
+        self.act2 = Act("relu6")
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q o"]:
+        """The block's output."""
+        return self.act2(self.pointwise(self.act1(self.depthwise(x))))
+
+
+class MobileNet(nnx.Module):
+    """Stem, separable blocks, mean, classifier.
+
+    Args:
+        in_features: image channels.
+        classes: logits.
+        width: multiplier of all channels, rounded to multiples of 8.
+        stack: (channels, stride) of each block.
+        rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 3,
+        classes: int = 10,
+        width: float = 1.0,
+        stack: tuple[tuple[int, int], ...] = STACK,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        def scaled(channels: int) -> int:
+            return max(8, 8 * round(channels * width / 8))
+
+        self.stem = ConvBN(in_features, scaled(32), 3, 1, ((1, 1), (1, 1)), rngs=rngs)
+        self.act = Act("relu6")
+        blocks, channels = [], scaled(32)
+        for features, stride in stack:
+            blocks.append(Separable(channels, scaled(features), stride, rngs=rngs))
+            channels = scaled(features)
+        self.blocks = nnx.List(blocks)
+        self.mean = GlobalAvgPool()
+        self.classifier = Dense(channels, classes, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
+        """Logits."""
+        x = self.act(self.stem(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.classifier(self.mean(x))

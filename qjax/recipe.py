@@ -1,0 +1,155 @@
+"""Recipes: ordered rules that say which quantizer goes where.
+
+A rule matches layers by path and kind and sets quantizers for slots. For each slot of each layer the first matching
+rule that sets it wins. A weight or an activation that no rule sets is an error, and so is a rule that decides nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable
+
+from qjax.core.quantizer import Quantizer
+from qjax.probe import Call
+
+WEIGHTED = ("conv", "dense")
+KINDS = ("conv", "dense", "act", "add", "concat", "pool", "shape")
+REQUIRED = {"conv": ("weight",), "dense": ("weight",), "act": ("output",)}
+"""Slots that some rule must set (to `NoQuantizer`, where float is meant)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Which quantizers the matching layers get.
+
+    Attributes:
+        match: a glob over dotted paths ("blocks.*.conv1"), or "first" or "last": the first and last layer with weights
+            in execution order.
+        kind: restrict to layers of this kind (conv, dense, act, add, concat, pool); "" for any.
+        weight: for conv and dense.
+        input: for conv and dense: quantize what the layer receives.
+        output: for activations; for other layers only when `kind` names them (TFLite-like placement).
+        error: for conv and dense: quantize the gradient with respect to the output (DoReFa, WAGE).
+    """
+
+    match: str = "*"
+    kind: str = ""
+    weight: Quantizer | None = None
+    input: Quantizer | None = None
+    output: Quantizer | None = None
+    error: Quantizer | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind and self.kind not in KINDS:
+            raise ValueError(f"Rule.kind must be one of {KINDS} or empty, got {self.kind!r}")
+        roles = {"weight": "weight", "input": "activation", "output": "activation", "error": "error"}
+        for slot, role in roles.items():
+            quantizer = getattr(self, slot)
+            if quantizer is not None and role not in quantizer.roles:
+                raise ValueError(
+                    f"Rule.{slot} got {type(quantizer).__name__}, which serves {', '.join(quantizer.roles)}; "
+                    f"choose a quantizer for the role {role}"
+                )
+        if not any(getattr(self, slot) for slot in roles):
+            raise ValueError(f"Rule(match={self.match!r}) sets no quantizer; set weight, input, output or error")
+
+    def sets(self, call: Call, ends: tuple[str, str], slot: str) -> bool:
+        """Whether this rule decides `slot` of the called layer."""
+        if getattr(self, slot) is None or slot not in call.layer.slots or not self.matches(call, ends):
+            return False
+        return slot != "output" or call.layer.kind == "act" or self.kind == call.layer.kind
+
+    def matches(self, call: Call, ends: tuple[str, str]) -> bool:
+        """Whether path and kind fit."""
+        if self.kind and call.layer.kind != self.kind:
+            return False
+        if self.match in ("first", "last"):
+            return call.path == ends[self.match == "last"]
+        return fnmatch.fnmatchcase(call.path, self.match)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """An ordered tuple of rules.
+
+    Attributes:
+        rules: first match wins, slot by slot.
+        name: for the record.
+    """
+
+    rules: tuple[Rule, ...]
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+
+    def resolve(self, calls: list[Call]) -> dict[tuple[str, str], Quantizer]:
+        """(path, slot) -> quantizer for a probed model.
+
+        Raises:
+            ValueError: a required slot that no rule sets, or a rule that decides nothing.
+        """
+        ends = first_and_last(calls)
+        chosen: dict[tuple[str, str], Quantizer] = {}
+        useful: set[Rule] = set()
+        for call in calls:
+            for slot in call.layer.slots:
+                rule = next((r for r in self.rules if r.sets(call, ends, slot)), None)
+                if rule is not None:
+                    chosen[call.path, slot] = getattr(rule, slot)
+                    useful.add(rule)
+                elif slot in REQUIRED.get(call.layer.kind, ()):
+                    raise ValueError(
+                        f"no rule sets the {slot} of layer {call.path!r} ({call.layer.kind}); add a rule that matches "
+                        f"it, with NoQuantizer where it shall stay float"
+                    )
+        for rule in self.rules:
+            if rule not in useful:
+                paths = ", ".join(call.path for call in calls)
+                raise ValueError(
+                    f"rule {rule.match!r}{f' (kind {rule.kind})' if rule.kind else ''} decides nothing: no layer "
+                    f"matches, or earlier rules decided already; layers are: {paths}"
+                )
+        return chosen
+
+
+def first_and_last(calls: Iterable[Call]) -> tuple[str, str]:
+    """Paths of the first and the last layer with weights, in execution order."""
+    weighted = [call.path for call in calls if call.layer.kind in WEIGHTED]
+    if not weighted:
+        raise ValueError("the model has no layer with weights; recipes need a conv or dense layer")
+    return weighted[0], weighted[-1]
+
+
+def ends_float(weight: Quantizer, act: Quantizer, keep: Quantizer) -> Recipe:
+    """First and last layer keep float weights, as in DoReFa, PACT and WRPN.
+
+    Args:
+        weight, act: quantizers of the body; the first layer's output is quantized like the others.
+        keep: what "float" is spelled as (`NoQuantizer()`).
+    """
+    ends = (Rule("first", weight=keep), Rule("last", weight=keep))
+    return Recipe((*ends, Rule(weight=weight, output=act)), "ends_float")
+
+
+def ends_8bit(weight: Quantizer, act: Quantizer, end_weight: Quantizer, end_input: Quantizer) -> Recipe:
+    """First and last layer, and what they receive, at 8 bits, so that the whole network is integer.
+
+    Args:
+        weight, act: quantizers of the body.
+        end_weight, end_input: quantizers of the two ends (8-bit affine).
+    """
+    ends = tuple(Rule(end, weight=end_weight, input=end_input) for end in ("first", "last"))
+    return Recipe((*ends, Rule(weight=weight, output=act)), "ends_8bit")
+
+
+def all_layers(weight: Quantizer, act: Quantizer, first_input: Quantizer, last_input: Quantizer) -> Recipe:
+    """Every layer alike; only what the first and the last layer receive has its own quantizers.
+
+    Args:
+        weight, act: quantizers everywhere.
+        first_input: of the image. last_input: of the features before the classifier.
+    """
+    ends = (Rule("first", input=first_input), Rule("last", input=last_input))
+    return Recipe((*ends, Rule(weight=weight, output=act)), "all")
