@@ -1,0 +1,1 @@
+"""Training: state, step, loop, phases, optimizers, checkpoints, and what a person watches."""
