@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-# The numeric tower: an int is welcome where a float is asked for, as it is to pyright.
-install_import_hook("qjax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+import tests.typechecker  # noqa: F401 - the import hook finds it by name
+
+install_import_hook("qjax", "tests.typechecker.check")
 
 # A silent (n,) + (n, 1) is how a per-channel scale lands on the wrong axis.
 jax.config.update("jax_numpy_rank_promotion", "raise")
