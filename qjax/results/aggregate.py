@@ -47,6 +47,17 @@ class Group:
         """Any of the runs, for what all share."""
         return self.runs[0]
 
+    @property
+    def bits(self) -> tuple[int, int, int, int]:
+        """Bits of weights, activations, gradients and errors; 32 is float."""
+        run = self.first
+        return run.w_bits, run.a_bits, run.g_bits or 32, run.e_bits or 32
+
+    @property
+    def schedule(self) -> str:
+        """What a reader must know beside method and bits: recipe and epochs."""
+        return f"{self.first.recipe}, {self.first.epochs:g} epochs"
+
     def by_seed(self, form: Form) -> dict[int, float]:
         """Percent correct of one form, by seed; runs without that form are left out."""
         values = {run.seed: run.accuracy[form] for run in self.runs}

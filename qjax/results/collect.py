@@ -9,10 +9,14 @@ from qjax.results.schema import RunRecord, read
 
 @dataclass(frozen=True)
 class Collected:
-    """Records ordered by what they ran, and one line for each file or run left out and why."""
+    """Records ordered by what they ran; a line for each file or run left out, and why.
+
+    `folders` says where each record was read, by `config_hash`.
+    """
 
     records: tuple[RunRecord, ...]
     problems: tuple[str, ...]
+    folders: dict[str, Path]
 
 
 def collect(roots: Sequence[Path]) -> Collected:
@@ -24,6 +28,7 @@ def collect(roots: Sequence[Path]) -> Collected:
         {path.parent.resolve() for root in roots for path in root.rglob("result.json")}
     )
     latest: dict[str, RunRecord] = {}
+    places: dict[str, Path] = {}
     problems = []
     for folder in folders:
         try:
@@ -38,7 +43,8 @@ def collect(roots: Sequence[Path]) -> Collected:
             )
         if rival is None or _age(rival) < _age(record):
             latest[record.config_hash] = record
-    return Collected(tuple(sorted(latest.values(), key=_place)), tuple(problems))
+            places[record.config_hash] = folder
+    return Collected(tuple(sorted(latest.values(), key=_place)), tuple(problems), places)
 
 
 def tidy(records: Sequence[RunRecord]) -> list[dict[str, object]]:

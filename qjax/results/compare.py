@@ -93,6 +93,5 @@ def _matches(row: Expected, group: Group) -> bool:
     if row.match is None or group.headline() is None:
         return False
     run, match = group.first, row.match
-    bits = (run.w_bits, run.a_bits, run.g_bits or 32, run.e_bits or 32)
     same = (run.method, run.data, run.model) == (match.method, match.data, match.model)
-    return same and bits == row.bits and match.recipe in (None, run.recipe)
+    return same and group.bits == row.bits and match.recipe in (None, run.recipe)

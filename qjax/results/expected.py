@@ -65,7 +65,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Expected:
-    """A published figure; `accuracy` and `baseline` are top-1 percent, None for other metrics."""
+    """A published figure; `accuracy` and `baseline` are top-1 percent, None for other metrics.
+
+    `is_converted` tells that the figure was printed in another form, as an error or a fraction.
+    """
 
     paper: str
     table: str
@@ -75,6 +78,7 @@ class Expected:
     bits: tuple[int, int, int, int]
     metric: str
     printed: str
+    is_converted: bool
     accuracy: Range | None
     baseline: Range | None
     source: str
@@ -124,6 +128,7 @@ def _row(cells: dict[str, str], where: str) -> Expected:
         bits=(w, a, g, e),
         metric=metric,
         printed=cells["value"],
+        is_converted=_TO_PERCENT.get(metric) != (1, 0),
         accuracy=accuracy,
         baseline=_percent(baseline, metric, f"{where}, fp_baseline") if baseline else None,
         source=cells["source"],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from qjax.results.aggregate import Difference, Summary
 from qjax.results.expected import Expected, Range
 
+Bits = tuple[int, int, int, int]
 Cell = str | int | float | None
 
 
@@ -55,14 +56,13 @@ def range_cell(value: Range | None) -> str:
 
 def published_cell(row: Expected) -> str:
     """The figure in percent correct, with what was printed where that is something else."""
+    if not row.is_converted:
+        return row.printed
     as_printed = f"{row.metric} {row.printed}"
-    if row.accuracy is None:
-        return as_printed
-    shown = range_cell(row.accuracy)
-    return shown if shown == row.printed.rstrip("0").rstrip(".") else f"{shown} ({as_printed})"
+    return f"{range_cell(row.accuracy)} ({as_printed})" if row.accuracy else as_printed
 
 
-def bits_text(bits: tuple[int, int, int, int]) -> str:
+def bits_text(bits: Bits) -> str:
     """`4/4` (weights/activations); gradients and errors follow where they are quantized too."""
     shown = bits if bits[2:] != (32, 32) else bits[:2]
     return "/".join(map(str, shown))

@@ -1,5 +1,6 @@
 """`measured.csv`: one row for each group of runs, with what is needed to find and judge them."""
 
+import statistics
 from collections.abc import Sequence
 
 from qjax.results.aggregate import Group, Summary
@@ -28,6 +29,7 @@ COLUMNS = (
     "float_std",
     "weight_bytes",
     "bit_operations",
+    "seconds",
     "hardware",
     "commit",
 )
@@ -37,7 +39,8 @@ def measured_csv(groups: Sequence[Group]) -> str:
     """The text of `measured.csv`.
 
     `mean` and `std` are percent correct of the simulated network, or of the float one where nothing
-    is quantized; `runs` are the configuration hashes, in the order of `seeds`.
+    is quantized; `runs` are the configuration hashes, in the order of `seeds`; `seconds` is of
+    one run, on average.
     """
     return csv_text(COLUMNS, [_row(group) for group in groups])
 
@@ -71,6 +74,7 @@ def _row(group: Group) -> list[Cell]:
         *_mean_and_std(group.summary("float")),
         first.integer["weight_bytes"],
         first.bit_operations,
+        round(statistics.fmean(run.seconds for run in group.runs), 1),
         " + ".join(sorted({hardware(run) for run in group.runs})),
         " ".join(sorted({run.commit or "unknown" for run in group.runs})),
     ]
