@@ -76,10 +76,11 @@ def read_origin(name: str) -> str:
 
 def _read_array(path: Path, pin: Pin, name: str) -> np.ndarray:
     try:
-        # Mapped first, so that a damaged header cannot ask for memory the file does not fill.
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        array = np.array(mapped) if isinstance(mapped, np.ndarray) else np.empty(0, np.uint8)
-    except (OSError, ValueError, EOFError) as error:
+        # Mapped first, so that a damaged header cannot ask for memory the file does not fill; and
+        # by the reader of plain arrays only, which never unpickles.
+        array = np.array(np.lib.format.open_memmap(path, mode="r"))
+    except Exception as error:
+        # All kinds: on a damaged header NumPy passes on whatever its tokenizer raises.
         raise ValueError(_damaged(path, f"cannot be read ({error})", name)) from None
     if problem := pin.mismatch(array):
         raise ValueError(_damaged(path, problem, name))

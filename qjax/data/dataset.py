@@ -167,7 +167,16 @@ class Dataset:
         )
 
     def normalise(self, images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n h w c"]:
-        """`(pixel/255 - mean) / std`, each value the float32 nearest to the exact one."""
+        """`(pixel/255 - mean) / std`, each value the float32 nearest to the exact one.
+
+        Raises:
+            TypeError: `images` are not uint8 with the dataset's channels last.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != len(self.mean):
+            raise TypeError(
+                f"images to normalise must be uint8 (n, h, w, {len(self.mean)}), "
+                f"got {images.dtype} of shape {images.shape}"
+            )
         pixels = np.arange(256, dtype=np.float64)[:, None] / 255
         # Only 256 pixels exist, so a table in float64 is both faster and exacter than arithmetic.
         table = ((pixels - np.array(self.mean)) / np.array(self.std)).astype(np.float32)

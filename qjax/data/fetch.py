@@ -17,8 +17,13 @@ from qjax.data.source import Arrays, Source
 
 # What a dead line, a missing client, a cut-off archive or a wrong file can raise.
 _ORIGIN_FAILURES = (
-    OSError, ValueError, EOFError, tarfile.TarError, zlib.error, http.client.HTTPException
-)  # fmt: skip
+    OSError,
+    ValueError,
+    EOFError,
+    tarfile.TarError,
+    zlib.error,
+    http.client.HTTPException,
+)
 
 
 class FetchError(RuntimeError):

@@ -21,7 +21,7 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class Homepage:
-    """Files at the address where the authors, or a public mirror they name, keep them.
+    """Files at the address where the authors, or a public mirror, keep them.
 
     The files are not pinned one by one: what they decode to is.
 

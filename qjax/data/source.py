@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -44,6 +44,7 @@ class Pin:
         return None if found == self.sha256 else f"has sha256 {found}, must be {self.sha256}"
 
 
+@runtime_checkable
 class Origin(Protocol):
     """A place that a set's files can be had from."""
 

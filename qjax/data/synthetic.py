@@ -43,16 +43,11 @@ def load(
         train_limit: first so many training images only; None keeps all.
         test_limit: first so many test images only; None keeps all.
     """
-    for field, value, least, most in (
-        ("height", height, 1, None),
-        ("width", width, 1, None),
-        ("channels", channels, 1, None),
-        ("classes", classes, 2, 256),
-        ("train_size", train_size, 1, None),
-        ("test_size", test_size, 1, None),
-        ("seed", seed, 0, _LARGEST_SEED),
-    ):
-        require_count(f"{field} of synthetic", value, least, most)
+    sizes = {"height": height, "width": width, "channels": channels}
+    for field, size in {**sizes, "train_size": train_size, "test_size": test_size}.items():
+        require_count(f"{field} of synthetic", size, 1)
+    require_count("classes of synthetic", classes, 2, 256)
+    require_count("seed of synthetic", seed, 0, _LARGEST_SEED)
     if not math.isfinite(noise) or noise < 0:
         raise ValueError(f"noise of synthetic must be finite and 0 or more, got {noise}")
     patterns = _patterns(_stream(seed, 0), classes, (height, width, channels))
