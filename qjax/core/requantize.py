@@ -1,0 +1,69 @@
+"""Requantization: integer accumulators to codes, by named policies.
+
+A policy takes the integer terms and what to compute (`Affine`) and returns int32 codes,
+
+    code = clip(round(sum_i scales[i] * term_i + offset), low, high).
+
+| policy | rule | equals |
+|---|---|---|
+| `q31_even` | 31-bit multiplier, one rounding, half to even | the simulation: the default |
+| `gemmlowp` | 31-bit multiplier, double rounding | TFLite reference kernels |
+| `q31` | 31-bit multiplier, one rounding, half up | ruy, TFLite single-rounding builds |
+| `f32_even` | float32 product, half to even, then zero point | onnxruntime, fbgemm, XNNPACK |
+| `f32_zp_even` | float32 product plus zero point, half to even | OpenVINO, oneDNN |
+| `shift` | rounding right shift, half to even | power-of-two targets |
+| `thresholds` | count of integer thresholds passed | the exact value, any monotone quantizer |
+
+All but the two float32 ones leave no floating-point value in the traced program. Variants are
+partial applications: `partial(shift, rounding=shift_half_up)` for a DPU's activations,
+`partial(q31_even, multiply=multiply_by_halves)` under sharding.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qjax.core.affine import Affine, Policy
+from qjax.core.rescale import q31_even
+from qjax.core.runtimes import f32_even, f32_zp_even, gemmlowp, q31, shift
+from qjax.core.thresholds import thresholds
+
+__all__ = [
+    "POLICIES",
+    "Affine",
+    "Policy",
+    "f32_even",
+    "f32_zp_even",
+    "gemmlowp",
+    "policy",
+    "q31",
+    "q31_even",
+    "shift",
+    "thresholds",
+]
+
+POLICIES: Mapping[str, Policy] = MappingProxyType(
+    {
+        "q31_even": q31_even,
+        "gemmlowp": gemmlowp,
+        "q31": q31,
+        "f32_even": f32_even,
+        "f32_zp_even": f32_zp_even,
+        "shift": shift,
+        "thresholds": thresholds,
+    }
+)
+
+
+def policy(name: str) -> Policy:
+    """The policy of that name.
+
+    Raises:
+        ValueError: for a name that is none, with those there are.
+
+    Example:
+        >>> policy("q31_even") is q31_even
+        True
+    """
+    if name not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {name!r}")
+    return POLICIES[name]
