@@ -48,11 +48,12 @@ _NOT_HASHED = (
     "hydra",
     "data.root",
     "run.folder",
+    "run.repeat",
     "run.resume",
-    "run.progress",
-    "run.tensorboard",
-    "run.log_every",
+    "run.check_every",
     "run.checkpoint_every",
+    "run.tensorboard",
+    "run.progress",
 )
 
 

@@ -101,7 +101,7 @@ def test_another_configuration_is_refused(tmp_path: Path, state: str) -> None:
 
 def test_the_same_configuration_opens_again(tmp_path: Path) -> None:
     Record.create(tmp_path, CONFIG).finish(outcome())
-    again = Record.create(tmp_path, CONFIG | {"run": {"folder": "elsewhere", "log_every": 5}})
+    again = Record.create(tmp_path, CONFIG | {"run": {"folder": "elsewhere", "check_every": 5}})
     assert again.finish(outcome(seconds=4.0)).seconds == 4.0
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Arguments are passed on to every command, e.g. hydra/launcher=joblib or seed=0.
+# Arguments are passed on to every command (epochs=10, hydra/launcher=joblib); SEEDS=0 runs one seed.
 set -eu
+seeds=${SEEDS:-0,1,2}
 
 # Binary and ternary weights, float activations, CIFAR-10, ResNet-20.
 python -m qjax.train -m +experiment=elq_w2a32 data=cifar10 model=resnet20 \
-  recipe=ends_float w_bits=1,2 seed=0,1,2 "$@"
+  recipe=ends_float w_bits=1,2 "seed=$seeds" "$@"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Arguments are passed on to every command, e.g. hydra/launcher=joblib or seed=0.
+# Arguments are passed on to every command (epochs=10, hydra/launcher=joblib); SEEDS=0 runs one seed.
 set -eu
+seeds=${SEEDS:-0,1,2}
 
 # MNIST, LeNet, 2-8-8-8: Table 1.
-python -m qjax.train -m +experiment=wage_w2a8 data=mnist model=wage_lenet seed=0,1,2 "$@"
+python -m qjax.train -m +experiment=wage_w2a8 data=mnist model=wage_lenet "seed=$seeds" "$@"
 
 # CIFAR-10, VGG-like, 2-8-8-8: Table 1.
-python -m qjax.train -m +experiment=wage_w2a8 data=cifar10 model=wage_vgg seed=0,1,2 "$@"
+python -m qjax.train -m +experiment=wage_w2a8 data=cifar10 model=wage_vgg "seed=$seeds" "$@"

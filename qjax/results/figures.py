@@ -67,7 +67,7 @@ def accuracy_over_bits(panels: Sequence[Panel], path: Path) -> None:
             axis.set_xlabel(
                 "weights/activations" + ("/gradients/errors, bits" if is_long else ", bits")
             )
-            axis.set_ylabel("accuracy (%)")
+            _label_accuracy(axis)
             axis.set_title(panel.title)
             axis.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -94,7 +94,7 @@ def pareto(candidates: Sequence[Candidate], cost_name: str, path: Path) -> None:
             axis.set_xscale("log")
             axis.margins(x=0.2)
             axis.set_xlabel(cost_name)
-            axis.set_ylabel("accuracy (%)")
+            _label_accuracy(axis)
             axis.set_title(data)
             axis.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -123,6 +123,11 @@ def _draw_series(
         capsize=3,
         label=series.label,
     )
+
+
+def _label_accuracy(axis: Axes) -> None:
+    axis.set_ylabel("accuracy (%)")
+    axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))
 
 
 def _draw_front(axis: Axes, best: Sequence[Candidate]) -> None:

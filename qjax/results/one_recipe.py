@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qjax.results.aggregate import Form, Group, paired_difference
+from qjax.results.compare import float_reference
 from qjax.results.figures import Panel, Series
 from qjax.results.markdown import difference_cell, markdown_table, summary_cell
 
@@ -52,7 +53,7 @@ class OneRecipePage:
             parts.append(f"## {setting['data']}, {setting['model']}\n")
             cells = self._cells(groups, setting)
             if cells:
-                parts += [_shared(cells), self._accuracies(cells, "simulated")]
+                parts += [_shared(cells, groups), self._accuracies(cells, "simulated")]
                 parts += [self._accuracies(cells, "integer"), self._differences(cells)]
             else:
                 parts.append("No run.\n")
@@ -121,7 +122,7 @@ class OneRecipePage:
         return ["Method", *(f"{w}/{a}" for w, a in self.bits)]
 
 
-def _shared(cells: Cells) -> str:
+def _shared(cells: Cells, groups: Sequence[Group]) -> str:
     """What all runs share, or a warning where they do not, for then it is not one recipe."""
     runs = [run for group in cells.values() for run in group.runs]
     schedules = sorted({group.schedule for group in cells.values()})
@@ -133,6 +134,7 @@ def _shared(cells: Cells) -> str:
         f"Seeds: {', '.join(map(str, sorted(seeds)[0]))}."
         if len(seeds) == 1
         else "**The seeds differ** between cells; differences use the seeds that both cells have.",
+        f"Float: {summary_cell(float_reference(next(iter(cells.values())), groups))}.",
         f"{len(runs)} runs, {sum(run.seconds for run in runs) / 3600:.2f} hours together.",
     ]
     return "\n".join(lines) + "\n"

@@ -144,10 +144,13 @@ def test_one_recipe_pairs_by_seed(make_record: Make) -> None:
         for method, base in (("minmax", 0.5), ("pact", 0.6))
         for s in (0, 1, 2)
     ]
+    records.append(make_record(data="d", model="m", method="none", float=0.9, w_bits=32, a_bits=32))
     text = page.text(group(records))
+    assert "Float: 90.00 (n=1).\n" in text
     assert "| minmax | 60.00 ± 10.00 (n=3) | no run |\n| pact | 70.00 ± 10.00 (n=3) |" in text
     assert "| pact | **+10.00 [+10.00, +10.00]** | no run |" in text
-    assert "Schedule: ends_float, 10 epochs.\nSeeds: 0, 1, 2.\n6 runs, 0.02 hours together." in text
+    assert "Schedule: ends_float, 10 epochs.\nSeeds: 0, 1, 2.\n" in text
+    assert "6 runs, 0.02 hours together." in text
 
 
 def test_one_recipe_warns_of_several(make_record: Make) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,19 @@ def test_a_folder_has_its_headings_and_commands(folder: Path) -> None:
     assert "(table.md)" in text
     assert os.access(folder / "run.sh", os.X_OK)
     subprocess.run(["bash", "-n", folder / "run.sh"], check=True)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_readme_tells_which_commands_cannot_run_yet(folder: Path) -> None:
+    script = (folder / "run.sh").read_text()
+    lists = re.findall(r"for experiment in ([\w ]+);", script)
+    named = {*re.findall(r"\+experiment=(\w+)", script), *" ".join(lists).split()}
+    built = {path.stem for path in (EXPERIMENTS.parent / "conf" / "experiment").glob("*.yaml")}
+    told = set(
+        re.findall(r"Not built yet: `\+experiment=(\w+)`", (folder / "README.md").read_text())
+    )
+    assert named
+    assert told == named - built, f"bring 'Not built yet' in {folder.name}/README.md up to date"
 
 
 def test_published_figures_are_the_papers() -> None:
