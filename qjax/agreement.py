@@ -77,9 +77,11 @@ def _logging_slot(place: str, slot: Slot, log: CodesByPlace):
 
 
 def integer_run(network: IntegerNetwork, force: bool = False):
-    """A compiled function: pixels[, codes to force] -> (class, own codes, pending inputs) at each place.
+    """A compiled function: pixels[, codes to force] -> (class, own codes, pending inputs) at each
+    place.
 
-    With `force`, each requantization computes its own codes from what simulation fed it, and hands simulation's codes
+    With `force`, each requantization computes its own codes from what simulation fed it, and hands
+    simulation's codes
     on: so that one early difference does not spread, and each place is judged by itself.
     """
     graph, state = nnx.split(network)
@@ -91,7 +93,11 @@ def integer_run(network: IntegerNetwork, force: bool = False):
         pending: dict[str, list[Array]] = {}
         for place, twin in roundings(copy).items():
             name, where = place
-            swap(copy.model, where, Function(_logging_rounding(name, twin, own, pending, forced if force else None)))
+            swap(
+                copy.model,
+                where,
+                Function(_logging_rounding(name, twin, own, pending, forced if force else None)),
+            )
         return copy(pixels), own, pending
 
     return lambda pixels, forced=None: run(state, pixels, forced or {})
@@ -154,10 +160,10 @@ class Difference:
     Attributes:
         codes: how many were compared.
         differing: how many differ.
-        distance: the largest distance of a differing value from the nearest rounding boundary, in steps, computed in
-            float64 from the codes; 0 when none differs.
-        saturated, levels: share of codes at the grid's ends, and how many distinct codes occur (a dead or saturated
-            place would agree trivially).
+        distance: the largest distance of a differing value from the nearest rounding boundary, in
+            steps, computed in float64 from the codes; 0 when none differs.
+        saturated, levels: share of codes at the grid's ends, and how many distinct codes occur (a
+            dead or saturated place would agree trivially).
     """
 
     codes: int
@@ -167,7 +173,9 @@ class Difference:
     levels: int
 
 
-def integer_law(model: nnx.Module, network: IntegerNetwork, pixels: np.ndarray) -> dict[str, Difference]:
+def integer_law(
+    model: nnx.Module, network: IntegerNetwork, pixels: np.ndarray
+) -> dict[str, Difference]:
     """Judge every requantization of a network without float layers on one batch of images."""
     images = jnp.asarray(pixels)
     _, expected = simulated_run(model)(network.pixels.normalise(images))

@@ -1,4 +1,6 @@
-"""Proof that a converted network computes in integers: no floating dtype anywhere in its traced program."""
+"""Proof that a converted network computes in integers: no floating dtype anywhere in its traced
+program.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from qjax.tree import get, swap
 
 
 def float_values(fun: Callable, *args: object) -> list[str]:
-    """Every floating value in the traced program of `fun`: inputs, constants, results, sub-programs included.
+    """Every floating value in the traced program of `fun`: inputs, constants, results, sub-programs
+    included.
 
     Returns:
         One line for each, naming the primitive; empty when the program holds none.
@@ -56,8 +59,8 @@ def _is_jaxpr(value: object) -> bool:
 def check_float_free(network: IntegerNetwork, shape: tuple[int, ...]) -> list[str]:
     """Floating values in the integer part of a network; an empty list is the proof.
 
-    A network without float layers is checked whole, pixels in to class out. With float ends each integer layer between
-    the borders is checked by itself.
+    A network without float layers is checked whole, pixels in to class out. With float ends each
+    integer layer between the borders is checked by itself.
 
     Args:
         network: what `integerize` returned.
@@ -71,7 +74,9 @@ def check_float_free(network: IntegerNetwork, shape: tuple[int, ...]) -> list[st
 
     def checked(path: str, twin: nnx.Module) -> Callable:
         def call(*inputs: object) -> object:
-            if all(isinstance(x, Codes) for x in inputs) and not isinstance(twin, FloatBoundary | Encode):
+            if all(isinstance(x, Codes) for x in inputs) and not isinstance(
+                twin, FloatBoundary | Encode
+            ):
                 found.extend(f"{path}: {line}" for line in float_values(twin, *inputs))
             return jax.eval_shape(twin, *inputs)  # pyright: ignore[reportArgumentType]
 

@@ -1,8 +1,8 @@
 """`integerize`: from a simulated model to one whose traced program holds integers only.
 
-The conversion runs once through the model abstractly. At each layer it sees what arrives (codes on a grid, pending
-sums, or floats), builds the integer twin for that, and lets the twin's abstract output flow on. The model's own
-`__call__` is the wiring in every form.
+The conversion runs once through the model abstractly. At each layer it sees what arrives (codes on
+a grid, pending sums, or floats), builds the integer twin for that, and lets the twin's abstract
+output flow on. The model's own `__call__` is the wiring in every form.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from qjax.core.requantize import Affine, Policy, q31_even
 from qjax.layers.layer import FloatBoundary
 from qjax.tree import get, swap, walk, wrap_layers
 
-LOGIT_BITS = 30
+LOGIT_BITS = 29
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelInput:
-    """How uint8 pixels stand for the model's float input: `(pixel / 255 - mean) / std`, channel by channel.
+    """How uint8 pixels stand for the model's float input: `(pixel / 255 - mean) / std`, channel by
+    channel.
 
     Attributes:
         mean, std: per channel, of pixel/255.
@@ -39,13 +40,18 @@ class PixelInput:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise ValueError(f"PixelInput needs one mean and one positive std a channel, got {self.mean}, {self.std}")
+            raise ValueError(
+                f"PixelInput needs one mean and one positive std a channel, got {self.mean}, "
+                f"{self.std}"
+            )
 
     def codes(self, pixels: UInt8[Array, "n h w c"]) -> Codes:
         """Pixels as integers, with mean and deviation in scale and offset; no float is computed."""
         ints = (pixels.astype(jnp.int16) - 128).astype(jnp.int8)
         scale = 1 / (255 * np.asarray(self.std))
-        term = IntegerTerm(ints, HostArray(scale), HostArray(np.full(len(self.std), -128.0)), -128, 127)
+        term = IntegerTerm(
+            ints, HostArray(scale), HostArray(np.full(len(self.std), -128.0)), -128, 127
+        )
         return Codes((term,), HostArray(-np.asarray(self.mean) / np.asarray(self.std)))
 
     def normalise(self, pixels: UInt8[Array, "n h w c"]) -> Array:
@@ -62,14 +68,17 @@ class IntegerNetwork(nnx.Module):
         model: the model with integer layers.
         pixels: how pixels become codes.
         paths: of the layers, in execution order.
-        float_layers: paths of the layers that stay float (a recipe with float ends); empty for an integer network.
+        float_layers: paths of the layers that stay float (a recipe with float ends); empty for an
+            integer network.
     """
 
     def __init__(self, model: nnx.Module, pixels: PixelInput, paths: tuple[str, ...]):
         self.model = model
         self.pixels = pixels
         self.paths = paths
-        self.float_layers = tuple(path for path, twin in self.twins().items() if isinstance(twin, FloatBoundary))
+        self.float_layers = tuple(
+            path for path, twin in self.twins().items() if isinstance(twin, FloatBoundary)
+        )
 
     def twins(self) -> dict[str, nnx.Module]:
         """The integer layers by path, in execution order."""
@@ -88,15 +97,17 @@ class IntegerNetwork(nnx.Module):
 def common_scale(y: Codes) -> Int[Array, "n c"]:
     """Pending logits on one integer grid, fine enough that the order of any two is kept.
 
-    The grid spans the largest logit the accumulators can reach in 30 bits.
+    The grid spans the largest logit the accumulators can reach in 29 bits and a sign.
     """
     reach = np.abs(y.offset.value)
     for term in y.terms:
         zero = term.zero_point.value
-        reach = reach + np.abs(term.scale.value) * np.maximum(np.abs(term.low - zero), np.abs(term.high - zero))
-    step = float(np.max(reach)) / 2 ** (LOGIT_BITS - 1) or 1.0
+        reach = reach + np.abs(term.scale.value) * np.maximum(
+            np.abs(term.low - zero), np.abs(term.high - zero)
+        )
+    step = float(np.max(reach)) / 2**LOGIT_BITS or 1.0
     offset = y.offset.value - sum(t.scale.value * t.zero_point.value for t in y.terms)
-    limit = 2**LOGIT_BITS - 1
+    limit = 2**LOGIT_BITS
     affine = Affine(
         scales=tuple(term.scale.value / step for term in y.terms),
         offset=np.asarray(offset / step),
@@ -143,4 +154,3 @@ def integerize(
     for path, _ in list(walk(converted)):
         swap(converted, path, twins[path])
     return IntegerNetwork(converted, pixels, tuple(twins))
-

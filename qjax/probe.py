@@ -1,4 +1,6 @@
-"""The probe pass: run a copy of a model once to see its layers' order, calls, shapes and float tensors."""
+"""The probe pass: run a copy of a model once to see its layers' order, calls, shapes and float
+tensors.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Call:
 
 
 def probe(model: nnx.Module, sample: Array) -> list[Call]:
-    """Run `model` on `sample` in training mode (batch statistics, state untouched) and log every layer call.
+    """Run `model` on `sample` in training mode (batch statistics, state untouched) and log every
+    layer call.
 
     Training mode, because a fresh network's running statistics do not normalize yet.
 
@@ -64,16 +67,22 @@ def probe(model: nnx.Module, sample: Array) -> list[Call]:
 
     log = jax.jit(run)(state, sample)
     _check_calls(order, layers)
-    return [Call(path, layers[path], inputs, output) for path, (inputs, output) in zip(order, log, strict=True)]
+    return [
+        Call(path, layers[path], inputs, output)
+        for path, (inputs, output) in zip(order, log, strict=True)
+    ]
 
 
 def _check_calls(order: list[str], layers: dict[str, Layer]) -> None:
     for path in order:
         if order.count(path) > 1:
             raise ValueError(
-                f"layer {path!r} is called {order.count(path)} times and would share its quantizers between the calls; "
+                f"layer {path!r} is called {order.count(path)} times and would share its "
+                f"quantizers between the calls; "
                 "construct a layer for each call"
             )
     for path in layers:
         if path not in order:
-            raise ValueError(f"layer {path!r} is never called by the model's __call__; remove it or call it")
+            raise ValueError(
+                f"layer {path!r} is never called by the model's __call__; remove it or call it"
+            )

@@ -1,7 +1,8 @@
 """Recipes: ordered rules that say which quantizer goes where.
 
-A rule matches layers by path and kind and sets quantizers for slots. For each slot of each layer the first matching
-rule that sets it wins. A weight or an activation that no rule sets is an error, and so is a rule that decides nothing.
+A rule matches layers by path and kind and sets quantizers for slots. For each slot of each layer
+the first matching rule that sets it wins. A weight or an activation that no rule sets is an error,
+and so is a rule that decides nothing.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ class Rule:
     """Which quantizers the matching layers get.
 
     Attributes:
-        match: a glob over dotted paths ("blocks.*.conv1"), or "first" or "last": the first and last layer with weights
-            in execution order.
+        match: a glob over dotted paths ("blocks.*.conv1"), or "first" or "last": the first and last
+            layer with weights in execution order.
         kind: restrict to layers of this kind (conv, dense, act, add, concat, pool); "" for any.
         weight: for conv and dense.
         input: for conv and dense: quantize what the layer receives.
-        output: for activations; for other layers only when `kind` names them (TFLite-like placement).
+        output: for activations; for other layers only when `kind` names them (TFLite-like
+            placement).
         error: for conv and dense: quantize the gradient with respect to the output (DoReFa, WAGE).
     """
 
@@ -43,20 +45,32 @@ class Rule:
     def __post_init__(self) -> None:
         if self.kind and self.kind not in KINDS:
             raise ValueError(f"Rule.kind must be one of {KINDS} or empty, got {self.kind!r}")
-        roles = {"weight": "weight", "input": "activation", "output": "activation", "error": "error"}
+        roles = {
+            "weight": "weight",
+            "input": "activation",
+            "output": "activation",
+            "error": "error",
+        }
         for slot, role in roles.items():
             quantizer = getattr(self, slot)
             if quantizer is not None and role not in quantizer.roles:
                 raise ValueError(
-                    f"Rule.{slot} got {type(quantizer).__name__}, which serves {', '.join(quantizer.roles)}; "
+                    f"Rule.{slot} got {type(quantizer).__name__}, which serves "
+                    f"{', '.join(quantizer.roles)}; "
                     f"choose a quantizer for the role {role}"
                 )
         if not any(getattr(self, slot) for slot in roles):
-            raise ValueError(f"Rule(match={self.match!r}) sets no quantizer; set weight, input, output or error")
+            raise ValueError(
+                f"Rule(match={self.match!r}) sets no quantizer; set weight, input, output or error"
+            )
 
     def sets(self, call: Call, ends: tuple[str, str], slot: str) -> bool:
         """Whether this rule decides `slot` of the called layer."""
-        if getattr(self, slot) is None or slot not in call.layer.slots or not self.matches(call, ends):
+        if (
+            getattr(self, slot) is None
+            or slot not in call.layer.slots
+            or not self.matches(call, ends)
+        ):
             return False
         return slot != "output" or call.layer.kind == "act" or self.kind == call.layer.kind
 
@@ -101,14 +115,16 @@ class Recipe:
                     useful.add(rule)
                 elif slot in REQUIRED.get(call.layer.kind, ()):
                     raise ValueError(
-                        f"no rule sets the {slot} of layer {call.path!r} ({call.layer.kind}); add a rule that matches "
+                        f"no rule sets the {slot} of layer {call.path!r} ({call.layer.kind}); add "
+                        f"a rule that matches "
                         f"it, with NoQuantizer where it shall stay float"
                     )
         for rule in self.rules:
             if rule not in useful:
                 paths = ", ".join(call.path for call in calls)
                 raise ValueError(
-                    f"rule {rule.match!r}{f' (kind {rule.kind})' if rule.kind else ''} decides nothing: no layer "
+                    f"rule {rule.match!r}{f' (kind {rule.kind})' if rule.kind else ''} decides "
+                    f"nothing: no layer "
                     f"matches, or earlier rules decided already; layers are: {paths}"
                 )
         return chosen
@@ -133,7 +149,9 @@ def ends_float(weight: Quantizer, act: Quantizer, keep: Quantizer) -> Recipe:
     return Recipe((*ends, Rule(weight=weight, output=act)), "ends_float")
 
 
-def ends_8bit(weight: Quantizer, act: Quantizer, end_weight: Quantizer, end_input: Quantizer) -> Recipe:
+def ends_8bit(
+    weight: Quantizer, act: Quantizer, end_weight: Quantizer, end_input: Quantizer
+) -> Recipe:
     """First and last layer, and what they receive, at 8 bits, so that the whole network is integer.
 
     Args:
@@ -144,7 +162,9 @@ def ends_8bit(weight: Quantizer, act: Quantizer, end_weight: Quantizer, end_inpu
     return Recipe((*ends, Rule(weight=weight, output=act)), "ends_8bit")
 
 
-def all_layers(weight: Quantizer, act: Quantizer, first_input: Quantizer, last_input: Quantizer) -> Recipe:
+def all_layers(
+    weight: Quantizer, act: Quantizer, first_input: Quantizer, last_input: Quantizer
+) -> Recipe:
     """Every layer alike; only what the first and the last layer receive has its own quantizers.
 
     Args:

@@ -42,7 +42,8 @@ class LayerRow:
 
 
 def quantize(model: nnx.Module, recipe: Recipe, sample: Array) -> nnx.Module:
-    """A copy of `model` whose slots simulate the recipe's quantizers; the model itself is left as it is.
+    """A copy of `model` whose slots simulate the recipe's quantizers; the model itself is left as
+    it is.
 
     Args:
         model: built from `qjax.layers`, with or without trained weights.
@@ -56,7 +57,8 @@ def quantize(model: nnx.Module, recipe: Recipe, sample: Array) -> nnx.Module:
         >>> from qjax.methods.affine import AffineActivation, AffineWeight
         >>> from qjax.models.small import SmallCNN
         >>> from qjax.recipe import all_layers
-        >>> recipe = all_layers(AffineWeight(4), AffineActivation(4), AffineActivation(8), AffineActivation(8))
+        >>> ends = AffineActivation(8), AffineActivation(8)
+        >>> recipe = all_layers(AffineWeight(4), AffineActivation(4), *ends)
         >>> net = quantize(SmallCNN(rngs=nnx.Rngs(0)), recipe, jax.numpy.ones((2, 8, 8, 1)))
         >>> net(jax.numpy.ones((2, 8, 8, 1))).shape
         (2, 10)
@@ -103,8 +105,12 @@ def layer_table(model: nnx.Module, sample: Array) -> list[LayerRow]:
 
 def _row(call: Call) -> LayerRow:
     layer = call.layer
-    bound = {name: getattr(layer, name) for name in layer.slots if isinstance(getattr(layer, name), Slot)}
-    bits = {name: int(slot.values()["bits"]) for name, slot in bound.items() if "bits" in slot.values()}
+    bound = {
+        name: getattr(layer, name) for name in layer.slots if isinstance(getattr(layer, name), Slot)
+    }
+    bits = {
+        name: int(slot.values()["bits"]) for name, slot in bound.items() if "bits" in slot.values()
+    }
     weights = int(np.prod(layer.kernel.shape)) if "weight" in layer.slots else 0  # pyright: ignore
     return LayerRow(
         path=call.path,
@@ -130,7 +136,9 @@ def format_table(rows: list[LayerRow]) -> str:
         shape = "x".join(map(str, row.output_shape))
         lines.append((row.path, row.kind, shape, *cells, f"{row.macs:,}", f"{row.weight_bytes:,}"))
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def penalty(model: nnx.Module) -> Array:

@@ -70,16 +70,21 @@ def check_unshared(layers: Mapping[Path, Layer]) -> None:
     for path, layer in layers.items():
         if id(layer) in seen:
             raise ValueError(
-                f"layers {seen[id(layer)]!r} and {path!r} are one object and would share their quantizers; "
+                f"layers {seen[id(layer)]!r} and {path!r} are one object and would share their "
+                f"quantizers; "
                 "construct a layer for each place"
             )
         seen[id(layer)] = path
 
 
 class Wrapped(nnx.Module):
-    """A layer behind a function `(path, layer, inputs) -> output`: how probes look without interception."""
+    """A layer behind a function `(path, layer, inputs) -> output`: how probes look without
+    interception.
+    """
 
-    def __init__(self, path: Path, layer: nnx.Module, call: Callable[[Path, nnx.Module, tuple], object]):
+    def __init__(
+        self, path: Path, layer: nnx.Module, call: Callable[[Path, nnx.Module, tuple], object]
+    ):
         self.path = path
         self.layer = layer
         self.call = call

@@ -4,9 +4,10 @@ A real tensor is written as a short sum of *scale x integer array* plus an offse
 
     value = sum_i scale_i * (ints_i - zero_point_i) + offset.
 
-One term covers every uniform grid; several cover residual sums whose parts have different scales, and weights such as
-TTQ's. `Term` is the traced form that simulation computes with (codes are float32 there, so that gradients and float
-kernels apply); `Codes` is the integer form, whose only leaves are the integer arrays.
+One term covers every uniform grid; several cover residual sums whose parts have different scales,
+and weights such as TTQ's. `Term` is the traced form that simulation computes with (codes are
+float32 there, so that gradients and float kernels apply); `Codes` is the integer form, whose only
+leaves are the integer arrays.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class IntegerTerm:
 
     Attributes:
         ints: int8 codes or int32 accumulators, any shape; the only leaf.
-        scale: real units per integer, `()` or `(c,)` along the last axis; may be negative (a BN gamma below zero).
+        scale: real units per integer, `()` or `(c,)` along the last axis; may be negative (a BN
+            gamma below zero).
         zero_point: the stored integer of real zero, a multiple of one half; shape as `scale`.
         low, high: least and largest value that `ints` can hold.
     """
@@ -76,8 +78,8 @@ class IntegerTerm:
 class Codes:
     """A quantized tensor: `sum_i scale_i * (ints_i - zero_point_i) + offset`.
 
-    Invariants: every term has the same shape; `low <= ints <= high` elementwise; scales and offset are host constants,
-    never leaves.
+    Invariants: every term has the same shape; `low <= ints <= high` elementwise; scales and offset
+    are host constants, never leaves.
 
     Attributes:
         terms: one or more `IntegerTerm`.
@@ -93,14 +95,20 @@ class Codes:
         return self.terms[0].ints.shape
 
     def decode(self) -> np.ndarray:
-        """The real tensor in float64, on the host: for tests, logs and laws, not for the integer program."""
+        """The real tensor in float64, on the host: for tests, logs and laws, not for the integer
+        program.
+        """
         total = np.zeros(self.shape) + self.offset.value
         for term in self.terms:
-            total = total + term.scale.value * (np.asarray(term.ints, np.float64) - term.zero_point.value)
+            total = total + term.scale.value * (
+                np.asarray(term.ints, np.float64) - term.zero_point.value
+            )
         return total
 
     def is_plain(self) -> bool:
-        """Whether these are operands for an integer kernel: one int8 term, one scale for all, real zero a code."""
+        """Whether these are operands for an integer kernel: one int8 term, one scale for all, real
+        zero a code.
+        """
         if len(self.terms) != 1:
             return False
         term = self.terms[0]
@@ -126,6 +134,6 @@ def int8_shift(low: int, high: int) -> int:
     if low >= 0 and high <= 255:
         return 128
     raise ValueError(
-        f"code range [{low}, {high}] does not fit an 8-bit container; use at most 8 bits, or a grid inside "
-        "[-128, 127] or [0, 255]"
+        f"code range [{low}, {high}] does not fit an 8-bit container; use at most 8 bits, or a "
+        "grid inside [-128, 127] or [0, 255]"
     )

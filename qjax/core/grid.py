@@ -27,13 +27,16 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(f"Grid.scale must be positive and finite, got {self.scale}; the tensor may be dead")
+            raise ValueError(
+                f"Grid.scale must be positive and finite, got {self.scale}; the tensor may be dead"
+            )
         if self.low >= self.high:
             raise ValueError(f"Grid.low must be below Grid.high, got [{self.low}, {self.high}]")
 
 
 def check_bits(owner: str, bits: object, low: int = 1, high: int = 8) -> None:
-    """Raise unless `bits` is a whole number in [low, high]; None means "moved into the traced numbers".
+    """Raise unless `bits` is a whole number in [low, high]; None means "moved into the traced
+    numbers".
 
     Raises:
         ValueError: naming the field, the value and the range.
@@ -52,11 +55,15 @@ def check_bits(owner: str, bits: object, low: int = 1, high: int = 8) -> None:
 
 
 def check_number(owner: str, field: str, value: object, low: float, high: float) -> None:
-    """Raise unless `value` is a finite number in [low, high]; None means "moved into the traced numbers"."""
+    """Raise unless `value` is a finite number in [low, high]; None means "moved into the traced
+    numbers".
+    """
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{owner}.{field} must be a number from {low:g} to {high:g}, got {value!r}")
+        raise ValueError(
+            f"{owner}.{field} must be a number from {low:g} to {high:g}, got {value!r}"
+        )
 
 
 def traced_bits(bits: int | None) -> Int[Array, ""]:
@@ -96,10 +103,11 @@ def uniform_codes(
     low: Float[Array, ""] | float,
     high: Float[Array, ""] | float,
 ) -> Float[Array, "*shape"]:
-    """`clip(round(x / scale) + zero_point, low, high)`: the one rounding of the framework, half to even.
+    """`clip(round(x / scale) + zero_point, low, high)`: the one rounding of the framework, half to
+    even.
 
-    The barrier keeps the scale from being fused into the division, so that every program that computes these codes
-    (simulation, encode, diagnostics) rounds the same quotient.
+    The barrier keeps the scale from being fused into the division, so that every program that
+    computes these codes (simulation, encode, diagnostics) rounds the same quotient.
 
     Example:
         >>> uniform_codes(jnp.array([0.25, 0.75, 9.0]), jnp.float32(0.5), 0.0, 0.0, 3.0).tolist()

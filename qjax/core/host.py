@@ -1,7 +1,8 @@
 """Host constants: small float64 arrays that hash and compare by value.
 
-A scale known at conversion is a number of the *program*, never a leaf of the traced tree: as a leaf it would be a
-float in an integer network. A numpy array cannot be static metadata (it does not hash), so it is wrapped here.
+A scale known at conversion is a number of the *program*, never a leaf of the traced tree: as a leaf
+it would be a float in an integer network. A numpy array cannot be static metadata (it does not
+hash), so it is wrapped here.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class HostArray:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, HostArray):
             return NotImplemented
-        return self.value.shape == other.value.shape and self.value.tobytes() == other.value.tobytes()
+        return (
+            self.value.shape == other.value.shape and self.value.tobytes() == other.value.tobytes()
+        )
 
     def __hash__(self) -> int:
         return hash((self.value.shape, self.value.tobytes()))
@@ -46,7 +49,9 @@ class HostArray:
     def __repr__(self) -> str:
         if self.value.ndim == 0:
             return f"{float(self.value):.6g}"
-        return f"HostArray(shape={self.value.shape}, {self.value.min():.4g}..{self.value.max():.4g})"
+        return (
+            f"HostArray(shape={self.value.shape}, {self.value.min():.4g}..{self.value.max():.4g})"
+        )
 
     def __copy__(self) -> HostArray:
         return self

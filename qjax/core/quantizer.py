@@ -1,8 +1,10 @@
-"""The quantizer protocol: one definition of how a real number becomes an integer code, and with what gradient.
+"""The quantizer protocol: one definition of how a real number becomes an integer code, and with
+what gradient.
 
-Glossary. *Numbers* `p`: the named arrays a quantizer works with, of three kinds: `learned` (clips, steps: an optimizer
-moves them), `statistic` (running ranges: the forward pass moves them) and `traced` (bits, decays: what varies inside
-one compiled program). *Role*: what kind of tensor is quantized, and how many elements share one number.
+Glossary. *Numbers* `p`: the named arrays a quantizer works with, of three kinds: `learned` (clips,
+steps: an optimizer moves them), `statistic` (running ranges: the forward pass moves them) and
+`traced` (bits, decays: what varies inside one compiled program). *Role*: what kind of tensor is
+quantized, and how many elements share one number.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Role:
     """What a quantizer is applied to.
 
     Attributes:
-        kind: weight (channels last), activation (batch first, channels last) or error (a backward signal).
+        kind: weight (channels last), activation (batch first, channels last) or error (a backward
+            signal).
         features: elements of the tensor without the batch axis: the N of LSQ's gradient scale.
     """
 
@@ -42,16 +45,17 @@ class Role:
 class Quantizer(abc.ABC):
     """A frozen value that says how a tensor is quantized.
 
-    A subclass is a frozen dataclass of hyper-parameters, validated at construction. It writes `init`, `codes` and
-    `__call__`; the rest follows. A hyper-parameter whose name also stands in `kinds` as traced moves into the numbers
-    when a model is quantized (`stripped`), so that one compiled program serves all its values.
+    A subclass is a frozen dataclass of hyper-parameters, validated at construction. It writes
+    `init`, `codes` and `__call__`; the rest follows. A hyper-parameter whose name also stands in
+    `kinds` as traced moves into the numbers when a model is quantized (`stripped`), so that one
+    compiled program serves all its values.
 
     Attributes:
         reference: citation key of the paper (see `experiments/` and the module's docstring).
         roles: which kinds of tensor it is for.
         kinds: what each number of `init` is.
-        rectifies: whether the grid begins at zero by definition, so that a ReLU before it is redundant (PACT and
-            DoReFa activations replace the ReLU).
+        rectifies: whether the grid begins at zero by definition, so that a ReLU before it is
+            redundant (PACT and DoReFa activations replace the ReLU).
     """
 
     reference: ClassVar[str]
@@ -65,7 +69,9 @@ class Quantizer(abc.ABC):
 
     @abc.abstractmethod
     def codes(self, p: Numbers, x: Float[Array, "*shape"]) -> tuple[Term, ...]:
-        """The traced terms: the one place where codes are computed. Simulation and `encode` both call it."""
+        """The traced terms: the one place where codes are computed. Simulation and `encode` both
+        call it.
+        """
 
     @abc.abstractmethod
     def __call__(self, p: Numbers, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -93,17 +99,25 @@ class Quantizer(abc.ABC):
         """The uniform grid of an activation quantizer, from concrete numbers.
 
         Raises:
-            ValueError: when the quantizer does not serve activations or its scale is not a positive number.
+            ValueError: when the quantizer does not serve activations or its scale is not a positive
+                number.
         """
         if "activation" not in self.roles:
-            raise ValueError(f"{type(self).__name__} has no activation grid: it serves {', '.join(self.roles)} only")
+            raise ValueError(
+                f"{type(self).__name__} has no activation grid: it serves {', '.join(self.roles)} "
+                f"only"
+            )
         (term,) = _compiled_codes(self, dict(p), jnp.zeros((1,), jnp.float32))
         return Grid(float(term.scale), float(term.zero_point), int(term.low), int(term.high))
 
     def stripped(self) -> Self:
-        """This quantizer without its traced hyper-parameters, which live in the numbers from now on."""
+        """This quantizer without its traced hyper-parameters, which live in the numbers from now
+        on.
+        """
         names = {field.name for field in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
-        moved = {name: None for name, kind in self.kinds.items() if kind == "traced" and name in names}
+        moved = {
+            name: None for name, kind in self.kinds.items() if kind == "traced" and name in names
+        }
         return dataclasses.replace(self, **moved)  # pyright: ignore[reportArgumentType]
 
 
@@ -111,7 +125,8 @@ def check_hashable(quantizer: Quantizer) -> None:
     """Raise when a field cannot be hashed, here and not when a graph definition is first compared.
 
     Raises:
-        TypeError: naming the class; lists and arrays in a frozen dataclass construct without complaint otherwise.
+        TypeError: naming the class; lists and arrays in a frozen dataclass construct without
+            complaint otherwise.
     """
     try:
         hash(quantizer)

@@ -1,7 +1,8 @@
 """What a quantizable network needs beyond NNX. Models import from here.
 
-Every layer calls its *slots* (`weight`, `input`, `output`) where a tensor may be quantized. Float, simulated and
-integer are different bindings of the same slots and layers; a model's own `__call__` serves all three.
+Every layer calls its *slots* (`weight`, `input`, `output`) where a tensor may be quantized. Float,
+simulated and integer are different bindings of the same slots and layers; a model's own `__call__`
+serves all three.
 """
 
 from qjax.layers.act import Act

@@ -23,8 +23,8 @@ FUNCTIONS = {
 class Act(Layer):
     """`output(function(x))`.
 
-    A quantizer whose grid begins at zero (PACT, DoReFa) replaces the function's lower half: `relu` is left out before it,
-    so that the gradient at zero is the paper's.
+    A quantizer whose grid begins at zero (PACT, DoReFa) replaces the function's lower half: `relu`
+    is left out before it, so that the gradient at zero is the paper's.
 
     Args:
         function: "relu", "relu6" or "identity".
@@ -60,6 +60,6 @@ class Act(Layer):
         if any_float(inputs):
             return FloatBoundary(self)
         raise ValueError(
-            "it has no `output` quantizer, so its integer form has no grid to round to; add a rule that sets `output`"
+            "it has no `output` quantizer, so its integer form has no grid to round to; add a "
+            "rule that sets `output`"
         )
-

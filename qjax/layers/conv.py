@@ -29,7 +29,9 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 class _Geometry(nnx.Module):
     """What a convolution is apart from its weights; hashable parts only."""
 
-    def __init__(self, kernel_size: tuple[int, int], strides: tuple[int, int], padding: Padding, groups: int):
+    def __init__(
+        self, kernel_size: tuple[int, int], strides: tuple[int, int], padding: Padding, groups: int
+    ):
         self.kernel_size = kernel_size
         self.strides = strides
         self.padding = padding
@@ -67,13 +69,15 @@ def _check(owner: str, **fields: int) -> None:
 
 
 class ConvBN(Layer):
-    """Convolution without bias, then batch normalization; one module, so that both are replaced together.
+    """Convolution without bias, then batch normalization; one module, so that both are replaced
+    together.
 
     Args:
         in_features, out_features: channels.
         kernel_size: (kh, kw), or one number for both.
         strides: steps of the window.
-        padding: "SAME" (as TensorFlow), "VALID", a number for every side, or ((top, bottom), (left, right)).
+        padding: "SAME" (as TensorFlow), "VALID", a number for every side, or ((top, bottom), (left,
+            right)).
         groups: feature groups; `in_features` for a depthwise convolution.
         rngs: source of the initial kernel (He normal, fan-in).
     """
@@ -162,7 +166,9 @@ class Conv(Layer):
 def _geometry(in_features, out_features, kernel_size, strides, padding, groups) -> _Geometry:
     _check("ConvBN", in_features=in_features, out_features=out_features, groups=groups)
     if in_features % groups or out_features % groups:
-        raise ValueError(f"groups must divide {in_features} and {out_features} channels, got groups={groups}")
+        raise ValueError(
+            f"groups must divide {in_features} and {out_features} channels, got groups={groups}"
+        )
     return _Geometry(_pair(kernel_size), _pair(strides), padding, groups)
 
 
@@ -194,8 +200,13 @@ def require_plain(x: Codes) -> None:
     """
     if x.is_plain():
         return
-    what = f"{len(x.terms)} pending sums" if len(x.terms) > 1 else f"a pending {x.terms[0].ints.dtype} sum"
+    what = (
+        f"{len(x.terms)} pending sums"
+        if len(x.terms) > 1
+        else f"a pending {x.terms[0].ints.dtype} sum"
+    )
     raise ValueError(
-        f"its input is {what}, not codes on one grid; give this layer an `input` quantizer, or put an activation with "
+        f"its input is {what}, not codes on one grid; give this layer an `input` quantizer, or "
+        f"put an activation with "
         "an `output` quantizer before it"
     )

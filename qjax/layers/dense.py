@@ -36,8 +36,12 @@ class Dense(Layer):
     input: FloatSlot | Slot
     output: FloatSlot | Slot
 
-    def __init__(self, in_features: int, out_features: int, use_bias: bool = True, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (in_features, out_features)))
+    def __init__(
+        self, in_features: int, out_features: int, use_bias: bool = True, *, rngs: nnx.Rngs
+    ):
+        self.kernel = nnx.Param(
+            nnx.initializers.lecun_normal()(rngs.params(), (in_features, out_features))
+        )
         self.bias = nnx.Param(jnp.zeros((out_features,))) if use_bias else None
         self.bind_float_slots()
 

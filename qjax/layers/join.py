@@ -1,4 +1,6 @@
-"""Layers that join or thin out tensors: residual addition, concatenation, the parameter-free shortcut."""
+"""Layers that join or thin out tensors: residual addition, concatenation, the parameter-free
+shortcut.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Add(Layer):
     def __init__(self) -> None:
         self.bind_float_slots()
 
-    def __call__(self, x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def __call__(
+        self, x: Float[Array, "*shape"], y: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
         """`x + y`, through the slot."""
         return self.output(x + y)
 
@@ -60,7 +64,9 @@ class Then(nnx.Module):
 
 
 class Concat(Layer):
-    """Concatenation along channels. Integer inputs must be single terms; per-channel scales sit side by side."""
+    """Concatenation along channels. Integer inputs must be single terms; per-channel scales sit
+    side by side.
+    """
 
     kind: ClassVar[str] = "concat"
     slots: ClassVar[tuple[str, ...]] = ("output",)
@@ -80,7 +86,10 @@ class Concat(Layer):
             return FloatBoundary(self)
         codes = [x for x in inputs if isinstance(x, Codes)]
         if any(len(x.terms) != 1 for x in codes):
-            raise ValueError("an input is a pending residual sum; put a quantized activation before the concatenation")
+            raise ValueError(
+                "an input is a pending residual sum; put a quantized activation before the "
+                "concatenation"
+            )
         return Then(_SideBySide(), landing(self.output, inputs[0], policy))
 
 
@@ -95,18 +104,27 @@ class _SideBySide(nnx.Module):
         ints = jnp.concatenate([term.ints.astype(dtype) for term in first], axis=-1)
         low, high = min(term.low for term in first), max(term.high for term in first)
         same = all(t.scale == first[0].scale and t.zero_point == first[0].zero_point for t in first)
-        if same and all(x.offset == inputs[0].offset for x in inputs) and inputs[0].offset.value.ndim == 0:
-            return Codes((dataclasses.replace(first[0], ints=ints, low=low, high=high),), inputs[0].offset)
+        if (
+            same
+            and all(x.offset == inputs[0].offset for x in inputs)
+            and inputs[0].offset.value.ndim == 0
+        ):
+            return Codes(
+                (dataclasses.replace(first[0], ints=ints, low=low, high=high),), inputs[0].offset
+            )
         scale, zero = (
             np.concatenate([_channels(x, getattr(x.terms[0], name).value) for x in inputs])
             for name in ("scale", "zero_point")
         )
         offset = np.concatenate([_channels(x, x.offset.value) for x in inputs])
-        return Codes((IntegerTerm(ints, HostArray(scale), HostArray(zero), low, high),), HostArray(offset))
+        return Codes(
+            (IntegerTerm(ints, HostArray(scale), HostArray(zero), low, high),), HostArray(offset)
+        )
 
 
 class Subsample(Layer):
-    """The parameter-free shortcut of He et al. (option A): every `stride`-th pixel, channels padded with zeros.
+    """The parameter-free shortcut of He et al. (option A): every `stride`-th pixel, channels padded
+    with zeros.
 
     Args:
         stride: step in both directions.
@@ -138,7 +156,9 @@ class Subsample(Layer):
         if not isinstance(x, Codes):
             return FloatBoundary(self)
         if not x.is_plain():
-            raise ValueError("its input is a pending sum; put a quantized activation before the shortcut")
+            raise ValueError(
+                "its input is a pending sum; put a quantized activation before the shortcut"
+            )
         return _IntegerSubsample(self)
 
 
@@ -150,5 +170,3 @@ class _IntegerSubsample(nnx.Module):
         (term,) = x.terms
         ints = self.layer.thin(term.ints, int(term.zero_point.value))
         return Codes((dataclasses.replace(term, ints=ints),))
-
-

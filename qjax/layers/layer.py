@@ -32,7 +32,9 @@ class Layer(nnx.Module):
             setattr(self, name, FloatSlot())
 
     def macs(self, output_shape: tuple[int, ...]) -> int:
-        """Multiply-accumulates for one sample, given the output shape with its batch axis; 0 without weights."""
+        """Multiply-accumulates for one sample, given the output shape with its batch axis; 0
+        without weights.
+        """
         del output_shape
         return 0
 

@@ -4,9 +4,10 @@ With operands x = s_x (q - z_x) and w = s_w (v - z_w), a product sum is
 
     sum x w = (s_x s_w / f) ( sum q e - z_x sum e ),   e = f (v - z_w),
 
-where f is 2 when a zero point is a half-integer (DoReFa) and 1 otherwise, so that e is whole. The real factor and the
-constant -z_x sum e join scale and offset on the host. Where e does not fit int8 (8-bit weights off zero) the kernel
-takes v itself and sum q e = f sum q v - (f z_w) sum q, with the window sums of q as one more accumulator.
+where f is 2 when a zero point is a half-integer (DoReFa) and 1 otherwise, so that e is whole. The
+real factor and the constant -z_x sum e join scale and offset on the host. Where e does not fit int8
+(8-bit weights off zero) the kernel takes v itself and sum q e = f sum q v - (f z_w) sum q, with the
+window sums of q as one more accumulator.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Kernels:
 
     Attributes:
         product: (int8 x, int8 kernel, pad_value) -> int32 accumulators (..., o).
-        window: (int8 x, pad_value) -> int32 sum of the inputs under each output, (..., o) or (..., 1).
+        window: (int8 x, pad_value) -> int32 sum of the inputs under each output, (..., o) or (...,
+            1).
     """
 
     product: Callable[[Array, Array, int], Array]
@@ -69,7 +71,9 @@ def plan_weight(term: IntegerTerm) -> WeightPlan:
     codes = np.asarray(term.ints, np.int64)
     zero = term.zero_point.value
     double = 1 if np.all(zero == np.round(zero)) else 2
-    assert np.all(double * zero == np.round(double * zero)), "a zero point is a multiple of one half"
+    assert np.all(double * zero == np.round(double * zero)), (
+        "a zero point is a multiple of one half"
+    )
     effective = double * codes - np.round(double * zero).astype(np.int64)
     axes = tuple(range(codes.ndim - 1))
     fits = effective.min() >= -128 and effective.max() <= 127
@@ -120,24 +124,34 @@ class IntegerLinear(nnx.Module):
         self.kernels = kernels
         self.pad_value = zero
         self.weights = nnx.List([IntegerConstant(jnp.asarray(plan.kernel)) for plan in plans])
-        self.corrections = tuple(None if p.correction is None else HostArray(p.correction) for p in plans)
+        self.corrections = tuple(
+            None if p.correction is None else HostArray(p.correction) for p in plans
+        )
         self.doubles = tuple(plan.double for plan in plans)
         scales = [operand.scale.value * plan.factor * factor for plan in plans]
         self.scales = tuple(HostArray(scale) for scale in scales)
-        # Codes whose weights have an offset of their own would need the window sum as a further term.
+        # Codes whose weights have an offset of their own would need the window sum as a further
+        # term.
         assert not np.any(weight.offset.value), "weight codes carry zero points, not offsets"
-        self.offset = HostArray(offset - sum(s * zero * p.total for s, p in zip(scales, plans, strict=True)))
+        self.offset = HostArray(
+            offset - sum(s * zero * p.total for s, p in zip(scales, plans, strict=True))
+        )
         self.bounds = tuple(_bounds(plan, operand.low, operand.high) for plan in plans)
+        self.weight_bits = sum(plan.bits for plan in plans)
+        self.operand_bits = (operand.high - operand.low).bit_length()
         self.weight_bytes = sum((plan.kernel.size * plan.bits + 7) // 8 for plan in plans)
         if max(self.accumulator_bits) > 32:
             raise ValueError(
-                f"its accumulator could need {max(self.accumulator_bits)} bits, more than int32 holds; use fewer bits "
+                f"its accumulator could need {max(self.accumulator_bits)} bits, more than int32 "
+                f"holds; use fewer bits "
                 "or a smaller fan-in"
             )
 
     @property
     def accumulator_bits(self) -> tuple[int, ...]:
-        """Bits of each accumulator, sign included, from the L1 norm of the weights and the range of the input."""
+        """Bits of each accumulator, sign included, from the L1 norm of the weights and the range of
+        the input.
+        """
         return tuple(max(high, -low - 1, 0).bit_length() + 1 for low, high in self.bounds)
 
     def __call__(self, x: Codes) -> Codes:
@@ -159,7 +173,8 @@ class IntegerLinear(nnx.Module):
             return acc
         shape = (1,) * (acc.ndim - 1) + (-1,)
         zero = jnp.asarray(correction.value.astype(np.int32)).reshape(shape)
-        # Each product may wrap; the difference is inside int32 by the bound, and int32 arithmetic is modular.
+        # Each product may wrap; the difference is inside int32 by the bound, and int32 arithmetic
+        # is modular.
         return self.doubles[i] * acc - zero * self.kernels.window(q, self.pad_value)
 
 

@@ -1,7 +1,8 @@
 """Batch normalization as a part of a convolution: how it meets the weight quantizer.
 
-Ioffe & Szegedy, arXiv 1502.03167. The strategies share one interface: `__call__` runs the convolution with the weight
-slot, `folded` gives the kernel that is encoded, `after` the affine map that remains behind the integer convolution.
+Ioffe & Szegedy, arXiv 1502.03167. The strategies share one interface: `__call__` runs the
+convolution with the weight slot, `folded` gives the kernel that is encoded, `after` the affine map
+that remains behind the integer convolution.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ Operation = Callable[[Array, Array], Array]
 
 
 class BatchNorm(nnx.Module):
-    """Separate batch normalization: the float weight is quantized, then BN follows in float (the papers' default).
+    """Separate batch normalization: the float weight is quantized, then BN follows in float (the
+    papers' default).
 
-    y = (conv - mean) gamma / sqrt(var + eps) + beta, with batch statistics in training and running ones otherwise.
+    y = (conv - mean) gamma / sqrt(var + eps) + beta, with batch statistics in training and running
+    ones otherwise.
 
     Args:
         features: channels c, the last axis.
@@ -53,7 +56,9 @@ class BatchNorm(nnx.Module):
             self._observe(mean, var)
         factor = self.scale[...] / jnp.sqrt(var + self.epsilon)
         shape = (1, 1, 1, -1)
-        return (y * factor.reshape(shape) + (self.bias[...] - mean * factor).reshape(shape)).astype(y.dtype)
+        return (y * factor.reshape(shape) + (self.bias[...] - mean * factor).reshape(shape)).astype(
+            y.dtype
+        )
 
     def _observe(self, mean: Array, var: Array) -> None:
         rate = 1 - self.momentum
@@ -65,7 +70,11 @@ class BatchNorm(nnx.Module):
         return kernel
 
     def after(self) -> tuple[np.ndarray, np.ndarray]:
-        """(factor, offset), each (c,) in float64: the convolution's real output times factor plus offset."""
-        scale, bias, mean, var = (np.asarray(v[...], np.float64) for v in (self.scale, self.bias, self.mean, self.var))
+        """(factor, offset), each (c,) in float64: the convolution's real output times factor plus
+        offset.
+        """
+        scale, bias, mean, var = (
+            np.asarray(v[...], np.float64) for v in (self.scale, self.bias, self.mean, self.var)
+        )
         factor = scale / np.sqrt(var + self.epsilon)
         return factor, bias - mean * factor

@@ -1,4 +1,6 @@
-"""Pooling. In integers maxima are taken of codes and averages are sums whose division joins the scale."""
+"""Pooling. In integers maxima are taken of codes and averages are sums whose division joins the
+scale.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,11 @@ class MaxPool(Layer):
         (x,) = inputs
         assert isinstance(x, Codes)
         if len(x.terms) != 1:
-            raise ValueError("its input is a pending residual sum, whose maximum is not that of its terms; pool after "
-                             "a quantized activation")
+            raise ValueError(
+                "its input is a pending residual sum, whose maximum is not that of its terms; "
+                "pool after "
+                "a quantized activation"
+            )
         return Then(_IntegerMax(self.window, self.stride), landing(self.output, x, policy))
 
 
@@ -116,7 +121,8 @@ class _IntegerSum(nnx.Module):
 
 
 def sum_terms(x: Codes, total, count: int) -> Codes:
-    """Codes of an average: each term summed by `total` over `count` elements, scale divided by `count`.
+    """Codes of an average: each term summed by `total` over `count` elements, scale divided by
+    `count`.
 
     Raises:
         ValueError: when a sum could leave int32.
@@ -125,7 +131,9 @@ def sum_terms(x: Codes, total, count: int) -> Codes:
     for term in x.terms:
         low, high = term.low * count, term.high * count
         if max(high, -low) >= 2**31:
-            raise ValueError(f"a sum of {count} elements could leave int32; quantize before the pooling")
+            raise ValueError(
+                f"a sum of {count} elements could leave int32; quantize before the pooling"
+            )
         scale, zero = HostArray(term.scale.value / count), HostArray(term.zero_point.value * count)
         terms.append(IntegerTerm(total(term.ints), scale, zero, low, high))
     return Codes(tuple(terms), x.offset)
@@ -155,4 +163,6 @@ class GlobalAvgPool(Layer):
 
 class _IntegerMean(nnx.Module):
     def __call__(self, x: Codes) -> Codes:
-        return sum_terms(x, lambda ints: jnp.sum(ints, (1, 2), dtype=jnp.int32), x.shape[1] * x.shape[2])
+        return sum_terms(
+            x, lambda ints: jnp.sum(ints, (1, 2), dtype=jnp.int32), x.shape[1] * x.shape[2]
+        )

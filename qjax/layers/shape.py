@@ -40,6 +40,8 @@ class _IntegerFlatten(nnx.Module):
 
         def flat(term: IntegerTerm) -> IntegerTerm:
             ints: Array = term.ints.reshape(term.ints.shape[0], -1)
-            return dataclasses.replace(term, ints=ints, scale=tile(term.scale), zero_point=tile(term.zero_point))
+            return dataclasses.replace(
+                term, ints=ints, scale=tile(term.scale), zero_point=tile(term.zero_point)
+            )
 
         return Codes(tuple(flat(term) for term in x.terms), tile(x.offset))

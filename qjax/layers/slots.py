@@ -5,7 +5,7 @@
 | `FloatSlot` | nothing | float models, and tensors that a rule leaves in float |
 | `Slot` | simulates a quantizer, with its numbers as state | after `quantize` |
 | `Requantize` | integers in, integer codes on one grid out | after `integerize` |
-| `Encode` | float in, integer codes out: the border of a network whose first layer stays float | after `integerize` |
+| `Encode` | float in, integer codes out: where a float first layer ends | after `integerize` |
 """
 
 from __future__ import annotations
@@ -46,12 +46,15 @@ class Slot(nnx.Module):
 
     Args:
         quantizer: stripped of its traced hyper-parameters; static.
-        numbers: what `quantizer.init` returned; kept as `Learned`, `Statistic` and `Traced` variables.
+        numbers: what `quantizer.init` returned; kept as `Learned`, `Statistic` and `Traced`
+            variables.
     """
 
     def __init__(self, quantizer: Quantizer, numbers: dict[str, Array]):
         self.quantizer = quantizer.stripped()
-        self.numbers = nnx.Dict({name: KINDS[quantizer.kinds[name]](value) for name, value in numbers.items()})
+        self.numbers = nnx.Dict(
+            {name: KINDS[quantizer.kinds[name]](value) for name, value in numbers.items()}
+        )
         self.use_running_average = False
 
     def values(self) -> dict[str, Array]:
@@ -87,12 +90,14 @@ AnySlot = FloatSlot | Slot
 
 
 class Requantize(nnx.Module):
-    """Pending integers in, int8 codes on one grid out; the only place where an integer network rounds.
+    """Pending integers in, int8 codes on one grid out; the only place where an integer network
+    rounds.
 
     Args:
         grid: where the codes live.
         policy: arithmetic of the rounding (`core/requantize.py`).
-        floor, ceiling: real bounds of an activation function merged into the clamp (ReLU: floor 0; ReLU6: 0 and 6).
+        floor, ceiling: real bounds of an activation function merged into the clamp (ReLU: floor 0;
+            ReLU6: 0 and 6).
     """
 
     def __init__(self, grid: Grid, policy: Policy, floor: float = -np.inf, ceiling: float = np.inf):
@@ -102,8 +107,11 @@ class Requantize(nnx.Module):
         self.policy = policy
         shift = int8_shift(grid.low, grid.high)
         self.zero_point = int(grid.zero_point) - shift
-        # A ReLU after the rounding equals one before it: rounding is monotone and real zero is a code.
-        low, high = (float(np.round(bound / grid.scale)) + grid.zero_point for bound in (floor, ceiling))
+        # A ReLU after the rounding equals one before it: rounding is monotone and real zero is a
+        # code.
+        low, high = (
+            float(np.round(bound / grid.scale)) + grid.zero_point for bound in (floor, ceiling)
+        )
         self.low = int(max(grid.low, low)) - shift
         self.high = int(min(grid.high, high)) - shift
 
@@ -133,7 +141,9 @@ class Requantize(nnx.Module):
 
 
 class Encode(nnx.Module):
-    """Float in, codes out: the border where a float first layer ends and the integer part begins."""
+    """Float in, codes out: the border where a float first layer ends and the integer part
+    begins.
+    """
 
     def __init__(self, slot: Slot, before: Callable[[Array], Array]):
         self.slot = slot
@@ -152,7 +162,9 @@ def _never(terms: object, affine: object) -> Array:
 
 
 def decode_float32(x: Codes) -> Float[Array, "..."]:
-    """Codes as float32, traced: the border where a float last layer begins (not part of the integer program)."""
+    """Codes as float32, traced: the border where a float last layer begins (not part of the integer
+    program).
+    """
     total = jnp.float32(0) + x.offset.value.astype(np.float32)
     for term in x.terms:
         ints = term.ints.astype(jnp.float32) - term.zero_point.value.astype(np.float32)

@@ -1,6 +1,7 @@
 """State drawers: variable types of our own, so that optimizers and checkpoints select by type.
 
-They derive from `nnx.Variable` and not from `nnx.Param`, since a filter for `Param` would swallow a subclass.
+They derive from `nnx.Variable` and not from `nnx.Param`, since a filter for `Param` would swallow a
+subclass.
 """
 
 from __future__ import annotations

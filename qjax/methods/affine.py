@@ -1,12 +1,16 @@
-"""Affine (min-max) quantization: symmetric and asymmetric, per tensor and per channel, moving-average ranges.
+"""Affine (min-max) quantization: symmetric and asymmetric, per tensor and per channel,
+moving-average ranges.
 
-Jacob et al., arXiv 1712.05877 (CVPR 2018), section 3; Krishnamoorthi's white paper, arXiv 1806.08342, section 2.
+Jacob et al., arXiv 1712.05877 (CVPR 2018), section 3; Krishnamoorthi's white paper, arXiv
+1806.08342, section 2.
 
-    asymmetric:  s = (b - a) / (2^k - 1),  Z = round(-a / s),   q = clip(round(x / s) + Z, 0, 2^k - 1)
-    symmetric:   s = max|x| / (2^(k-1) - 1),                    q = clip(round(x / s), -(2^(k-1) - 1), 2^(k-1) - 1)
+    asymmetric:  s = (b - a) / (2^k - 1),  Z = round(-a / s),   q = clip(round(x / s) + Z, 0, 2^k -
+    1)
+    symmetric:   s = max|x| / (2^(k-1) - 1),                    q = clip(round(x / s), -(2^(k-1) -
+    1), 2^(k-1) - 1)
 
-with a = min(min x, 0) and b = max(max x, 0), so that real zero is a code. Gradient: 1 inside the range that the grid
-covers, 0 outside.
+with a = min(min x, 0) and b = max(max x, 0), so that real zero is a code. Gradient: 1 inside the
+range that the grid covers, 0 outside.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from qjax.core.grid import check_bits, signed_range, top_code, traced_bits, unif
 from qjax.core.quantizer import Kind, Numbers, Quantizer, Role, check_hashable
 
 
-def _parameters(low: Array, high: Array, bits: Array, symmetric: bool) -> tuple[Array, Array, Array, Array]:
+def _parameters(
+    low: Array, high: Array, bits: Array, symmetric: bool
+) -> tuple[Array, Array, Array, Array]:
     """Scale, zero point and code range of a real range; a range of zero width gets scale 1."""
     if symmetric:
         least, most = signed_range(bits, narrow=True)
@@ -52,8 +58,8 @@ class AffineWeight(Quantizer):
 
     Attributes:
         bits: k, 2 to 8, traced.
-        symmetric: real zero at code 0 and the range -(2^(k-1)-1)..2^(k-1)-1 (the most negative code unused, as int8
-            kernels ask); otherwise codes 0..2^k-1 with a nudged zero point.
+        symmetric: real zero at code 0 and the range -(2^(k-1)-1)..2^(k-1)-1 (the most negative code
+            unused, as int8 kernels ask); otherwise codes 0..2^k-1 with a nudged zero point.
         per_channel: one scale (and zero point) per output channel, the last axis.
 
     Differences from the paper: ties round half to even (TensorFlow's kernels: away from zero).
@@ -89,7 +95,9 @@ class AffineWeight(Quantizer):
         """One term; scale and zero point of shape `()` or `(c,)`."""
         axes = tuple(range(x.ndim - 1)) if self.per_channel else None
         still = jax.lax.stop_gradient(x)
-        scale, zero, low, high = _parameters(still.min(axes), still.max(axes), p["bits"], self.symmetric)
+        scale, zero, low, high = _parameters(
+            still.min(axes), still.max(axes), p["bits"], self.symmetric
+        )
         shape = (1,) * (x.ndim - 1) + (-1,) if self.per_channel else ()
         codes = uniform_codes(x, scale.reshape(shape), zero.reshape(shape), low, high)
         return (Term(codes, scale, zero, low, high),)
@@ -115,8 +123,8 @@ class AffineActivation(Quantizer):
 
     Attributes:
         bits: k, 2 to 8, traced.
-        symmetric: codes -(2^(k-1)-1)..2^(k-1)-1 around zero; otherwise 0..2^k-1 with a nudged zero point, which after
-            a ReLU spends no code on negative numbers.
+        symmetric: codes -(2^(k-1)-1)..2^(k-1)-1 around zero; otherwise 0..2^k-1 with a nudged zero
+            point, which after a ReLU spends no code on negative numbers.
         estimator: follows the range (see `qjax/calibration/`).
 
     Differences from the paper: ties round half to even; no delayed start (a property of the phase).

@@ -1,14 +1,15 @@
 """DoReFa-Net: low bit width convolutional networks with low bit width gradients.
 
-Zhou, Wu, Ni, Zhou, Wen, Zou. arXiv 1606.06160 (2016). Released code: tensorpack, examples/DoReFa-Net.
+Zhou, Wu, Ni, Zhou, Wen, Zou. arXiv 1606.06160 (2016). Released code: tensorpack,
+examples/DoReFa-Net.
 
     Q_k(r)  = round((2^k - 1) r) / (2^k - 1),  r in [0, 1]                                  (Eq. 5)
     weights, k >= 2:  w_q = 2 Q_k( tanh(w) / (2 max|tanh(w)|) + 1/2 ) - 1                   (Eq. 9)
     weights, k = 1:   w_q = sign(w) mean|w|, one mean for the layer                         (Eq. 8)
     activations:      a_q = Q_k( clip(x, 0, 1) )                                            (Eq. 11)
 
-Gradients: Q_k is straight-through; clip passes [0, 1]; the maximum is differentiated, as in the released code; at one
-bit `dw = g`.
+Gradients: Q_k is straight-through; clip passes [0, 1]; the maximum is differentiated, as in the
+released code; at one bit `dw = g`.
 """
 
 from __future__ import annotations
@@ -31,26 +32,30 @@ def _unit_interval(w: Float[Array, "*shape"], detach: bool) -> Float[Array, "*sh
     t = jnp.tanh(w)
     largest = jnp.max(jnp.abs(t))
     largest = jax.lax.stop_gradient(largest) if detach else largest
-    # The barrier keeps one rounding of this number in every program: a fused form moved one code in 147,456.
+    # The barrier keeps one rounding of this number in every program: a fused form moved one code in
+    # 147,456.
     return jax.lax.optimization_barrier(t / (2 * jnp.where(largest > 0, largest, 1)) + 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
 class DoReFaWeight(Quantizer):
-    """DoReFa weights: 2^k levels (2i - n) / n, i = 0..n, n = 2^k - 1, symmetric, with no level at zero.
+    """DoReFa weights: 2^k levels (2i - n) / n, i = 0..n, n = 2^k - 1, symmetric, with no level at
+    zero.
 
-    Forward Eq. 9 (k >= 2) or Eq. 8 (k = 1). Backward, with t = tanh(w), M = max|t|: `dw = g (1 - t^2) / M`, and at the
-    arg-max m additionally `- sign(t_m) (1 - t_m^2) sum_j(g_j t_j) / M^2` unless `detach_maximum`; k = 1: `dw = g`.
+    Forward Eq. 9 (k >= 2) or Eq. 8 (k = 1). Backward, with t = tanh(w), M = max|t|: `dw = g (1 -
+    t^2) / M`, and at the arg-max m additionally `- sign(t_m) (1 - t_m^2) sum_j(g_j t_j) / M^2`
+    unless `detach_maximum`; k = 1: `dw = g`.
 
-    Integer form: the zero point is n/2, a half-integer (real zero lies between two codes). Up to 7 bits the doubled odd
-    integers 2i - n fit int8; at 8 bits the kernel uses 2 sum(i a) + sum(a).
+    Integer form: the zero point is n/2, a half-integer (real zero lies between two codes). Up to 7
+    bits the doubled odd integers 2i - n fit int8; at 8 bits the kernel uses 2 sum(i a) + sum(a).
 
     Attributes:
         bits: k, 1 to 8, traced.
-        detach_maximum: leave out the maximum's own gradient (larq's reading); the released code keeps it.
+        detach_maximum: leave out the maximum's own gradient (larq's reading); the released code
+            keeps it.
 
-    Differences from the paper: an all-zero tensor, undefined there, gives the code beside zero. First and last layers
-    are the recipe's business.
+    Differences from the paper: an all-zero tensor, undefined there, gives the code beside zero.
+    First and last layers are the recipe's business.
 
     Example:
         >>> q = DoReFaWeight(bits=2)
@@ -74,12 +79,16 @@ class DoReFaWeight(Quantizer):
         check_hashable(self)
 
     def init(self, x: Float[Array, "..."], role: Role) -> dict[str, Array]:
-        """The bit width only: DoReFa's weight range is recomputed from the weights at every step."""
+        """The bit width only: DoReFa's weight range is recomputed from the weights at every
+        step.
+        """
         del x, role
         return {"bits": traced_bits(self.bits)}
 
     def codes(self, p: Numbers, x: Float[Array, "*shape"]) -> tuple[Term, ...]:
-        """Codes i in 0..n with scale 2/n and zero point n/2 (k >= 2); 0 and 1 with scale 2 mean|w| at one bit."""
+        """Codes i in 0..n with scale 2/n and zero point n/2 (k >= 2); 0 and 1 with scale 2 mean|w|
+        at one bit.
+        """
         return (self._term(p, x, _unit_interval(x, self.detach_maximum)),)
 
     def __call__(self, p: Numbers, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -105,7 +114,8 @@ class DoReFaActivation(Quantizer):
     Attributes:
         bits: k, 1 to 8, traced. One bit gives {0, 1} with the switch at 0.5.
 
-    Differences from the paper: none known. (The released SVHN models use a clipped absolute value, by PACT's account.)
+    Differences from the paper: none known. (The released SVHN models use a clipped absolute value,
+    by PACT's account.)
 
     Example:
         >>> q = DoReFaActivation(bits=2)

@@ -6,8 +6,9 @@ Choi, Wang, Venkataramani, Chuang, Srinivasan, Gopalakrishnan. arXiv 1805.06085 
     y_q = round(y (2^k - 1) / alpha) alpha / (2^k - 1)                                      (Eq. 2)
     dy_q / dalpha = 0 for x < alpha, 1 for x >= alpha                                       (Eq. 3)
 
-alpha is one learned number per activation layer and replaces the ReLU; the loss holds its L2 penalty. The paper's
-weights are DoReFa's (`methods/dorefa.py`); SAWB (`methods/sawb.py`) is the same group's later choice.
+alpha is one learned number per activation layer and replaces the ReLU; the loss holds its L2
+penalty. The paper's weights are DoReFa's (`methods/dorefa.py`); SAWB (`methods/sawb.py`) is the
+same group's later choice.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from qjax.core.grid import check_bits, check_number, top_code, traced_bits, unif
 from qjax.core.quantizer import Kind, Numbers, Quantizer, Role, check_hashable
 
 SMALLEST_ALPHA = 1e-3
-"""alpha is floored here, outside the gradient: on a dead layer its decay would take it to zero and Eq. 2 divides by it."""
+"""alpha is floored here, outside the gradient: on a dead layer its decay would take it to zero and
+Eq. 2 divides by it.
+"""
 
 
 def _floor(alpha: Float[Array, ""]) -> Float[Array, ""]:
@@ -37,7 +40,9 @@ def _term(x: Float[Array, "*shape"], alpha: Float[Array, ""], n: Float[Array, ""
 
 
 @jax.custom_vjp
-def _pact(x: Float[Array, "*shape"], alpha: Float[Array, ""], n: Float[Array, ""]) -> Float[Array, "*shape"]:
+def _pact(
+    x: Float[Array, "*shape"], alpha: Float[Array, ""], n: Float[Array, ""]
+) -> Float[Array, "*shape"]:
     return decode_terms((_term(x, alpha, n),))
 
 
@@ -61,16 +66,18 @@ _pact.defvjp(_forward, _backward)
 class Pact(Quantizer):
     """PACT activations: 2^k levels 0, alpha/n, .., alpha with n = 2^k - 1 and a learned clip alpha.
 
-    Forward Eq. 2. Backward `dx = g` for 0 <= x < alpha, else 0; `dalpha = sum of g over x >= alpha` (Eq. 3).
+    Forward Eq. 2. Backward `dx = g` for 0 <= x < alpha, else 0; `dalpha = sum of g over x >= alpha`
+    (Eq. 3).
 
     Attributes:
         bits: k, 1 to 8, traced.
         alpha_init: first clip in real units of the activation, large beside typical values.
-        decay: lambda of the penalty `decay/2 alpha^2` in the loss, traced. The paper finds a value equal to the weight
-            decay near-optimal; it shrinks a clip that no activation reaches.
+        decay: lambda of the penalty `decay/2 alpha^2` in the loss, traced. The paper finds a value
+            equal to the weight decay near-optimal; it shrinks a clip that no activation reaches.
 
-    Differences from the paper: alpha is floored at 1e-3 outside the gradient (see `SMALLEST_ALPHA`). The paper gives 10
-    as an example of a first clip; 6 here, as MQBench. First and last layers are the recipe's business.
+    Differences from the paper: alpha is floored at 1e-3 outside the gradient (see
+    `SMALLEST_ALPHA`). The paper gives 10 as an example of a first clip; 6 here, as MQBench. First
+    and last layers are the recipe's business.
 
     Example:
         >>> q = Pact(bits=2, alpha_init=2.5)
@@ -100,7 +107,9 @@ class Pact(Quantizer):
         check_hashable(self)
 
     def init(self, x: Float[Array, "..."], role: Role) -> dict[str, Array]:
-        """alpha at `alpha_init`, whatever the sample: the paper starts it large and lets it learn."""
+        """alpha at `alpha_init`, whatever the sample: the paper starts it large and lets it
+        learn.
+        """
         del x, role
         return {
             "alpha": jnp.asarray(self.alpha_init, jnp.float32),

@@ -1,12 +1,14 @@
-"""SAWB: statistics-aware weight binning (the weight half of "Accurate and efficient 2-bit quantized neural networks").
+"""SAWB: statistics-aware weight binning (the weight half of "Accurate and efficient 2-bit quantized
+neural networks").
 
 Choi, Venkataramani, Srinivasan, Gopalakrishnan, Wang, Chuang. arXiv 1807.06964, SysML 2019.
 
     alpha_w = c1 sqrt(mean(w^2)) - c2 mean|w|
     w_q     = alpha_w ( 2 round(n (clip(w / alpha_w, -1, 1)/2 + 1/2)) / n - 1 ),  n = 2^k - 1
 
-The coefficients, fitted over six weight distributions, are those of IBM's fms-model-optimizer; a third-party source,
-since the paper prints only the 2-bit pair (3.2, -2.1). An alpha_w below zero is replaced by max|w|, as there.
+The coefficients, fitted over six weight distributions, are those of IBM's fms-model-optimizer; a
+third-party source, since the paper prints only the 2-bit pair (3.2, -2.1). An alpha_w below zero is
+replaced by max|w|, as there.
 """
 
 from __future__ import annotations
@@ -23,7 +25,13 @@ from qjax.core.gradients import clip_straight_through, straight_through
 from qjax.core.grid import top_code
 from qjax.core.quantizer import Kind, Numbers, Quantizer, Role, check_hashable
 
-COEFFICIENTS = {2: (3.12, 2.064), 3: (7.509, 6.892), 4: (12.68, 12.80), 5: (17.74, 18.64), 8: (31.76, 35.04)}
+COEFFICIENTS = {
+    2: (3.12, 2.064),
+    3: (7.509, 6.892),
+    4: (12.68, 12.80),
+    5: (17.74, 18.64),
+    8: (31.76, 35.04),
+}
 """(c1, c2) by bit width, 2^k levels without zero."""
 
 ZERO_ALIGNED = {2: (2.6, 1.71), 4: (12.035, 12.03), 7: (28.24, 30.81), 8: (31.76, 35.04)}
@@ -34,17 +42,18 @@ ZERO_ALIGNED = {2: (2.6, 1.71), 4: (12.035, 12.03), 7: (28.24, 30.81), 8: (31.76
 class Sawb(Quantizer):
     """SAWB weights, one clip per tensor recomputed from its first two absolute moments.
 
-    Forward as above; with `zero_aligned` the 2^k - 1 levels `alpha_w i / (2^(k-1) - 1)`, which standard integer kernels
-    take. Backward `dw = g` for |w| <= alpha_w, else 0 ("SAWB+", `pass_all`, passes everywhere); alpha_w is a statistic
-    and receives no gradient.
+    Forward as above; with `zero_aligned` the 2^k - 1 levels `alpha_w i / (2^(k-1) - 1)`, which
+    standard integer kernels take. Backward `dw = g` for |w| <= alpha_w, else 0 ("SAWB+",
+    `pass_all`, passes everywhere); alpha_w is a statistic and receives no gradient.
 
     Attributes:
-        bits: 2, 3, 4, 5 or 8 (zero aligned: 2, 4, 7 or 8); traced, with the coefficients that belong to it.
+        bits: 2, 3, 4, 5 or 8 (zero aligned: 2, 4, 7 or 8); traced, with the coefficients that
+            belong to it.
         zero_aligned: whether real zero is a level.
         pass_all: pass the gradient outside the clip too.
 
-    Differences from the paper: coefficients from a later implementation (see the module); widths without published
-    coefficients are refused.
+    Differences from the paper: coefficients from a later implementation (see the module); widths
+    without published coefficients are refused.
 
     Example:
         >>> q = Sawb(bits=2)
@@ -67,7 +76,10 @@ class Sawb(Quantizer):
     def __post_init__(self) -> None:
         table = ZERO_ALIGNED if self.zero_aligned else COEFFICIENTS
         if self.bits is not None and self.bits not in table:
-            raise ValueError(f"Sawb.bits must be one of {sorted(table)} (published coefficients), got {self.bits!r}")
+            raise ValueError(
+                f"Sawb.bits must be one of {sorted(table)} (published coefficients), got "
+                f"{self.bits!r}"
+            )
         check_hashable(self)
 
     def init(self, x: Float[Array, "..."], role: Role) -> dict[str, Array]:
@@ -75,7 +87,10 @@ class Sawb(Quantizer):
         del x, role
         assert self.bits is not None, "bits were moved into the traced numbers already"
         table = ZERO_ALIGNED if self.zero_aligned else COEFFICIENTS
-        return {"bits": jnp.int32(self.bits), "coefficients": jnp.asarray(table[self.bits], jnp.float32)}
+        return {
+            "bits": jnp.int32(self.bits),
+            "coefficients": jnp.asarray(table[self.bits], jnp.float32),
+        }
 
     def codes(self, p: Numbers, x: Float[Array, "*shape"]) -> tuple[Term, ...]:
         """Codes 0..n around n/2, or -m..m with m = 2^(k-1) - 1 when zero aligned."""

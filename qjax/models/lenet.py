@@ -1,7 +1,8 @@
 """LeNet-5 in its modern form: ReLU, maximum pooling, batch normalization after the convolutions.
 
-LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 1998. The widths
-32-64-512 are those of the quantization papers (WAGE's MNIST network: 32C5-MP2-64C5-MP2-512FC).
+LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc.
+IEEE 1998. The widths 32-64-512 are those of the quantization papers (WAGE's MNIST network:
+32C5-MP2-64C5-MP2-512FC).
 """
 
 from __future__ import annotations

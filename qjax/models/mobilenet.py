@@ -1,7 +1,8 @@
 """A MobileNet-style network of depthwise separable convolutions for small images.
 
-Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", arXiv 1704.04861.
-The block is the paper's (depthwise 3x3, then pointwise 1x1, each with BN and ReLU6); the stack is cut to 32x32 images.
+Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications",
+arXiv 1704.04861. The block is the paper's (depthwise 3x3, then pointwise 1x1, each with BN and
+ReLU6); the stack is cut to 32x32 images.
 """
 
 from __future__ import annotations

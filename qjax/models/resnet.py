@@ -1,7 +1,8 @@
 """Residual networks for 32x32 images.
 
-He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385, section 4.2: depth 6n + 2, three
-stages of n blocks with 16, 32 and 64 channels, shortcuts without parameters (option A). ResNet-8 has n = 1.
+He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385, section 4.2:
+depth 6n + 2, three stages of n blocks with 16, 32 and 64 channels, shortcuts without parameters
+(option A). ResNet-8 has n = 1.
 """
 
 from __future__ import annotations
@@ -52,10 +53,18 @@ class ResNet(nnx.Module):
     """
 
     def __init__(
-        self, depth: int = 20, in_features: int = 3, classes: int = 10, width: float = 1.0, *, rngs: nnx.Rngs
+        self,
+        depth: int = 20,
+        in_features: int = 3,
+        classes: int = 10,
+        width: float = 1.0,
+        *,
+        rngs: nnx.Rngs,
     ):
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"ResNet.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, ..), got {depth}")
+            raise ValueError(
+                f"ResNet.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, ..), got {depth}"
+            )
         widths = [max(1, round(channels * width)) for channels in (16, 32, 64)]
         self.stem = ConvBN(in_features, widths[0], 3, 1, ((1, 1), (1, 1)), rngs=rngs)
         self.act = Act()

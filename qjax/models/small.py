@@ -1,4 +1,6 @@
-"""A small convolutional network for the embedded 8x8 digits: seconds to train, every kind of layer in it."""
+"""A small convolutional network for the embedded 8x8 digits: seconds to train, every kind of layer
+in it.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,183 @@
+"""`python -m qjax.train +experiment=NAME [key=value ...]`: one run, from configuration to
+record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from flax import nnx
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from qjax.core.requantize import policy
+from qjax.doctor import check_versions
+from qjax.record import config_hash, read
+from qjax.training.checkpoint import CheckpointError
+from qjax.training.loop import NonFiniteError
+from qjax.training.run import Run
+from qjax.training.spec import RunSpec, Settings
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr and exit code 1; defects keep a
+    traceback.
+    """
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        _fail(f"{cause} ({error.args[0].splitlines()[-1]})" if error.args else str(cause))
+    except (ValueError, FileNotFoundError, NonFiniteError, CheckpointError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def build(config: DictConfig) -> RunSpec:
+    """A run's values from its resolved configuration.
+
+    Raises:
+        ValueError: a field out of range, naming it, its value and the remedy.
+    """
+    data = instantiate(config.data)
+    model = partial(
+        instantiate,
+        config.model,
+        in_features=data.shape[-1],
+        classes=data.classes,
+        _convert_="all",
+    )
+    names = {
+        "experiment": config.experiment,
+        "method": config.method,
+        "data": data.name,
+        "model": _model_name(config),
+    }
+    recipe = instantiate(config.recipe, _convert_="all")
+    phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
+    run = config.run
+    settings = Settings(
+        batch_size=config.batch_size,
+        policy=policy(run.policy),
+        policy_name=run.policy,
+        eval_batch=run.eval_batch,
+        check_every=run.check_every,
+        checkpoint_every=run.checkpoint_every,
+        tensorboard=run.tensorboard,
+        progress=run.progress,
+    )
+    return RunSpec(
+        names=names | {"recipe": recipe.name},
+        w_bits=config.w_bits,
+        a_bits=config.a_bits,
+        seed=config.seed,
+        data=data,
+        make_model=lambda: model(rngs=nnx.Rngs(config.seed)),
+        recipe=recipe,
+        phases=phases,
+        settings=settings,
+        config=plain(config),
+    )
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _model_name(config: DictConfig) -> str:
+    """Class and what tells its sizes apart, e.g. `resnet20`."""
+    name = config.model["_target_"].rsplit(".", 1)[-1].lower()
+    depth = config.model.get("depth")
+    return f"{name}{depth}" if depth else name
+
+
+def default_folder(config: DictConfig, spec: RunSpec) -> Path:
+    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration."""
+    bits = f"w{spec.w_bits}a{spec.a_bits}"
+    tag = config_hash(spec.config)
+    name = f"{spec.names['data']}-{spec.names['model']}-{bits}-s{spec.seed}-{tag}"
+    return Path("runs") / config.experiment / name
+
+
+def train(config: DictConfig) -> Path:
+    """Carry out one configuration, unless a finished record of it exists.
+
+    Returns:
+        The record's folder.
+    """
+    spec = build(config)
+    folder = Path(config.run.resume or config.run.folder or default_folder(config, spec))
+    if config.run.repeat:
+        folder = _fresh(folder)
+    if (folder / "result.json").exists():
+        if read(folder).config_hash == config_hash(spec.config):
+            print(f"{folder} is finished; run.repeat=true trains it again in a new folder")
+            return folder
+    elif config.run.resume and not (folder / "config.yaml").exists():
+        raise ValueError(f"run.resume: {folder} holds no run; name the folder of an unfinished one")
+    unfinished = (folder / "config.yaml").exists()
+    Run(spec, folder)(resume=unfinished)
+    return folder
+
+
+def _fresh(folder: Path) -> Path:
+    if not folder.exists():
+        return folder
+    number = 2
+    while folder.with_name(f"{folder.name}-r{number}").exists():
+        number += 1
+    return folder.with_name(f"{folder.name}-r{number}")
+
+
+def summary(folder: Path) -> str:
+    """The result in a few lines."""
+    record = read(folder)
+    share = {name: "-" if v is None else f"{100 * v:.2f} %" for name, v in record.accuracy.items()}
+    lines = [
+        f"accuracy   float {share['float']}   simulated {share['simulated']}   "
+        f"integer {share['integer']}",
+    ]
+    if record.agreement["predictions"] is not None:
+        codes = record.agreement["codes"].values()
+        least = min(codes, default=1.0)
+        floats = ", ".join(record.integer["float_layers"]) or "none"
+        lines += [
+            f"agreement  predictions {100 * record.agreement['predictions']:.3f} %   "
+            f"codes at least {100 * least:.4f} % in every layer",
+            f"integer    float-free {record.integer['float_free']}   float layers {floats}   "
+            f"weights {record.integer['weight_bytes']:,} bytes   "
+            f"accumulators up to {max(record.integer['accumulator_bits'].values(), default=0)} bits",
+        ]
+    lines.append(f"seconds    {record.seconds:.1f} on {record.device}")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(config: DictConfig) -> None:
+    """Entry point."""
+    with plain_errors():
+        check_versions()
+        folder = train(config)
+        print(summary(folder))
+        print(f"record: {folder}")
+
+
+if __name__ == "__main__":
+    main()

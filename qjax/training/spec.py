@@ -1,0 +1,107 @@
+"""What a run is, apart from where it stands: everything that training and re-evaluation share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from qjax.core.requantize import Policy
+from qjax.data.dataset import Dataset
+from qjax.integerize import PixelInput
+from qjax.recipe import Recipe
+from qjax.surgery import quantize, slots
+from qjax.training.phases import Phase, check_phases
+
+SAMPLE = 64
+"""Training images from which data-dependent first numbers come."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run is carried out.
+
+    Attributes:
+        batch_size: images a training step.
+        policy, policy_name: requantization of the integer network.
+        eval_batch: images at a time in evaluation.
+        check_every: steps between looks for NaN.
+        checkpoint_every: epochs between checkpoints.
+        tensorboard, progress: what is written and shown.
+    """
+
+    batch_size: int
+    policy: Policy
+    policy_name: str
+    eval_batch: int = 256
+    check_every: int = 50
+    checkpoint_every: int = 1
+    tensorboard: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_batch", "check_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """A run as values.
+
+    Attributes:
+        names: experiment, method, data, model, recipe as the record names them.
+        w_bits, a_bits, seed: likewise.
+        data: both splits.
+        make_model: a fresh float model with the seed's initial weights.
+        recipe: which quantizer goes where.
+        phases: what is trained.
+        settings: how.
+        config: the resolved configuration, plain values.
+    """
+
+    names: dict[str, str]
+    w_bits: int
+    a_bits: int
+    seed: int
+    data: Dataset
+    make_model: Callable[[], nnx.Module]
+    recipe: Recipe
+    phases: tuple[Phase, ...]
+    settings: Settings
+    config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_phases(self.phases)
+
+    @property
+    def pixels(self) -> PixelInput:
+        """How uint8 pixels become the model's input."""
+        return PixelInput(self.data.mean, self.data.std)
+
+    def sample(self) -> Array:
+        """A batch of training images, spread over the split, as the model's input."""
+        count = min(SAMPLE, len(self.data.train_images))
+        index = np.linspace(0, len(self.data.train_images) - 1, count).astype(int)
+        return self.pixels.normalise(jnp.asarray(self.data.train_images[index]))
+
+    def quantized(self, model: nnx.Module) -> nnx.Module:
+        """`model` under the recipe."""
+        return quantize(model, self.recipe, self.sample())
+
+    def references(self, model: nnx.Module) -> list[str]:
+        """Citation keys of the quantizers in use."""
+        return sorted({slot.quantizer.reference for slot in slots(model).values()})
+
+
+def device_name() -> str:
+    """The first device, in words."""
+    device = jax.devices()[0]
+    return f"{jax.device_count()} x {device.device_kind} ({device.platform})"
