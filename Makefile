@@ -10,7 +10,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 # The first Python that is new enough and can make environments: the one named with PYTHON=..., else
 # those on the path, pyenv's (whose commands only answer where their version is selected) and uv's.
 candidates = $(or $(PYTHON),python3.12 python3.13 python3.14 python3 python \
-    "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python "`uv python find '>=3.12'`")
+    "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python "`uv python find --system '>=3.12'`")
 suitable := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))
 found_python = $(shell for candidate in $(candidates); do \
     "$$candidate" -c '$(suitable)' && echo "$$candidate" && break; done 2>/dev/null)
