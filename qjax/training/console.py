@@ -7,6 +7,7 @@ The line is written in both cases, so that a terminal keeps the history above it
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class Stream(Protocol):
     def write(self, text: str, /) -> Any: ...
     def flush(self) -> None: ...
     def isatty(self) -> bool: ...
+    def fileno(self) -> int: ...
 
 
 class Progress:
@@ -76,7 +78,7 @@ class Progress:
                 file=self._stream,
                 desc=self._title(min(start_epoch + 1, epochs)),
                 leave=False,
-                dynamic_ncols=True,
+                **_width(self._stream),
                 unit="step",
             )
 
@@ -187,6 +189,16 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _width(stream: Stream) -> dict[str, Any]:
+    """tqdm's options for the width: the terminal's, also after a change of size."""
+    try:
+        known = os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:  # io.UnsupportedOperation is one
+        known = False
+    # A terminal without a size (under `script`, in some containers) would get a bar of no width.
+    return {"dynamic_ncols": True} if known else {"ncols": 80}
 
 
 def _figures(loss: SupportsFloat, *accuracies: tuple[str, SupportsFloat | None]) -> str:

@@ -35,34 +35,40 @@ class _Watched(nnx.Module):
         return self.slot.linear(op, x, w)
 
 
+def _decibels(signal: Array, noise: Array) -> Array:
+    power = jnp.mean(jnp.square(signal))
+    return 10 * jnp.log10(
+        jnp.maximum(power, 1e-30) / jnp.maximum(jnp.mean(jnp.square(noise)), 1e-30)
+    )
+
+
 def slot_statistics(slot: Slot, x: Float[Array, "..."]) -> dict[str, Array]:
     """Numbers of one quantizer on one tensor.
 
     Returns:
-        `sqnr_db`: 10 log10(mean x^2 / mean (x - y)^2), of the values inside the range of the float
-        function; `clipped`: share of elements beyond the grid's ends by more than half a step;
-        `zeros`: share of elements that become real zero; `levels`: distinct codes used; and each
+        `sqnr_db`: 10 log10(mean x^2 / mean (x - g y)^2). For weights g is the best gain, since
+        methods that rescale them (DoReFa) leave the gain to batch normalization; for activations 1,
+        and of a quantizer that replaces the ReLU the positive half counts.
+        `clipped`, of activations: share beyond the grid's ends by more than half a step.
+        `zeros`: share of elements that become real zero. `levels`: distinct codes used. And each
         learned number or statistic under its own name (its mean, when it is an array).
     """
     values = slot.values()
     terms = slot.quantizer.codes(values, x)
     y = decode_terms(terms)
-    # A quantizer that replaces the ReLU is not at fault for the negative half.
-    signal = jnp.maximum(x, 0) if slot.quantizer.rectifies else x
-    noise = jnp.mean(jnp.square(signal - y))
     term = terms[0]
-    ends = [term.scale * (end - term.zero_point) for end in (term.low, term.high)]
-    half = term.scale / 2
-    clipped = (signal < ends[0] - half) | (signal > ends[1] + half)
     codes = (term.codes - term.low).astype(jnp.int32).ravel()
     used = jnp.zeros(256, bool).at[jnp.clip(codes, 0, 255)].set(True)
-    report = {
-        "sqnr_db": 10
-        * jnp.log10(jnp.maximum(jnp.mean(jnp.square(signal)), 1e-30) / jnp.maximum(noise, 1e-30)),
-        "clipped": jnp.mean(clipped),
-        "zeros": jnp.mean(y == 0),
-        "levels": jnp.sum(used),
-    }
+    report = {"zeros": jnp.mean(y == 0), "levels": jnp.sum(used)}
+    if "weight" in slot.quantizer.roles:
+        gain = jnp.sum(x * y) / jnp.maximum(jnp.sum(jnp.square(y)), 1e-30)
+        report["sqnr_db"] = _decibels(x, x - gain * y)
+    else:
+        signal = jnp.maximum(x, 0) if slot.quantizer.rectifies else x
+        low, high = (term.scale * (end - term.zero_point) for end in (term.low, term.high))
+        half = term.scale / 2
+        report["sqnr_db"] = _decibels(signal, signal - y)
+        report["clipped"] = jnp.mean((signal < low - half) | (signal > high + half))
     for name, kind in slot.quantizer.kinds.items():
         if kind != "traced":
             report[name] = jnp.mean(values[name])

@@ -96,11 +96,11 @@ class PhaseLoop:
         """What the evaluation graph is merged with."""
         return self.state.trainable, self.state.rest
 
-    def epochs(self, on_step: Callable[[int, float], None] | None = None) -> Iterator[Epoch]:
+    def epochs(self, on_step: Callable[[Array], None] | None = None) -> Iterator[Epoch]:
         """Train epoch by epoch from wherever the state stands.
 
         Args:
-            on_step: called with (step within the epoch, last known loss) after each step.
+            on_step: called with the loss, still on the device, after each step.
 
         Raises:
             NonFiniteError: naming the step and the first layer that is not finite.
@@ -131,15 +131,13 @@ class PhaseLoop:
 
     def _train_epoch(self, epoch: int, on_step) -> tuple[float, float, float]:
         metrics: list[dict[str, Array]] = []
-        loss = float("nan")
         for i, index in enumerate(self._order(epoch)):
             self.state, found = self.step(self.state, self._batch(index))
             metrics.append(found)
             if (i + 1) % self.check_every == 0:
                 self._check_finite()
-                loss = float(found["loss"])
             if on_step is not None:
-                on_step(i + 1, loss)
+                on_step(found["loss"])
         self._check_finite()
         host = jax.device_get(metrics)
         rate = float(host[-1]["learning_rate"])

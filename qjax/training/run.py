@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from qjax.integerize import integerize
 from qjax.record import Record, RunRecord
 from qjax.surgery import format_table, layer_table
 from qjax.training import checkpoint
-from qjax.training.console import Console
+from qjax.training.console import Progress
 from qjax.training.diagnostics import make_diagnosis
-from qjax.training.events import EventWriter
+from qjax.training.events import Events
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.loop import Epoch, PhaseLoop
 from qjax.training.phases import Phase
@@ -37,7 +39,6 @@ class Run:
         self.spec = spec
         self.folder = folder
         self.record = Record.create(folder, spec.config)
-        self.console = Console(quiet=not spec.settings.progress)
         self.float_accuracy: float | None = None
         self.seconds = 0.0
         self.steps_before = 0
@@ -67,9 +68,10 @@ class Run:
                 model = loop.model()
         return self._finish(model, begin)
 
-    def _events(self, step: int | None) -> EventWriter:
-        enabled = self.spec.settings.tensorboard
-        return EventWriter(self.folder / EVENTS if enabled else None, purge_step=step)
+    def _events(self, done: int | None) -> AbstractContextManager[Events | None]:
+        if not self.spec.settings.tensorboard:
+            return nullcontext()
+        return Events(self.folder / EVENTS, resume_step=None if done is None else done + 1)
 
     def _enter(self, model: nnx.Module, phase: Phase, index: int) -> nnx.Module:
         """The model as the phase wants it; quantized at the first quantized phase."""
@@ -80,7 +82,8 @@ class Run:
         model = spec.quantized(model)
         rows = layer_table(model, spec.sample())
         self.record.write_layers([dataclasses.asdict(row) for row in rows])
-        self.console.text(format_table(rows))
+        if spec.settings.progress:
+            sys.stderr.write(format_table(rows) + "\n")
         # A recipe that cannot become integer is an error now, not after hours of training.
         integerize(model, spec.pixels, spec.data.shape, spec.settings.policy)
         return model
@@ -97,15 +100,20 @@ class Run:
         loop.state = restored[0]
 
     def _train(
-        self, loop: PhaseLoop, phase: Phase, index: int, events: EventWriter, begin: float
+        self, loop: PhaseLoop, phase: Phase, index: int, events: Events | None, begin: float
     ) -> None:
         diagnose = make_diagnosis(loop.graphs.evaluate) if phase.quantized else None
-        with self.console.phase(phase.name, phase.epochs, loop.steps_per_epoch) as progress:
+        done = int(loop.state.step) // loop.steps_per_epoch
+        quiet = not self.spec.settings.progress
+        bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
+        with bar as progress:
             for epoch in loop.epochs(progress.step):
                 step = self.steps_before + int(loop.state.step)
                 report = diagnose(loop.states, self.spec.sample()) if diagnose else {}
                 self._log(epoch, phase, step, report, events)
-                progress.epoch(epoch)
+                progress.epoch(
+                    epoch.index + 1, epoch.loss, epoch.train_accuracy, epoch.test_accuracy
+                )
                 if not phase.quantized:
                     self.float_accuracy = epoch.test_accuracy
                 last = epoch.index + 1 == phase.epochs
@@ -113,7 +121,7 @@ class Run:
                     self._save(loop, index, step, begin)
 
     def _log(
-        self, epoch: Epoch, phase: Phase, step: int, report: dict, events: EventWriter
+        self, epoch: Epoch, phase: Phase, step: int, report: dict, events: Events | None
     ) -> None:
         values = {
             "loss": epoch.loss,
@@ -122,9 +130,11 @@ class Run:
             "learning_rate": epoch.learning_rate,
         }
         self.record.log(step, {"phase": phase.name, "epoch": epoch.index + 1, **values})
-        events.scalars(step, values)
-        for place, row in report.items():
-            events.scalars(step, {f"{name}/{place}": value for name, value in row.items()})
+        if events is not None:
+            events.scalars(step, values)
+            for place, row in report.items():
+                events.scalars(step, {f"{name}/{place}": value for name, value in row.items()})
+            events.flush()
 
     def _save(self, loop: PhaseLoop, index: int, step: int, begin: float) -> None:
         metadata = {
