@@ -78,8 +78,9 @@ class Progress:
                 file=self._stream,
                 desc=self._title(min(start_epoch + 1, epochs)),
                 leave=False,
-                **_width(self._stream),
-                unit="step",
+                **_size(self._stream),
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
+                " [{elapsed}<{remaining}{postfix}]",
             )
 
     def step(
@@ -98,7 +99,7 @@ class Progress:
         now = self._clock()
         if now - self._shown >= REFRESH:
             self._shown = now
-            self._bar.set_postfix_str(_figures(loss, ("accuracy", accuracy)), refresh=False)
+            self._bar.set_postfix_str(_figures(loss, ("train", accuracy)), refresh=False)
         self._bar.update(steps)
 
     def epoch(
@@ -191,14 +192,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _width(stream: Stream) -> dict[str, Any]:
-    """tqdm's options for the width: the terminal's, also after a change of size."""
+def _size(stream: Stream) -> dict[str, Any]:
+    """tqdm's options for the size: the terminal's, also after it changes."""
     try:
-        known = os.get_terminal_size(stream.fileno()).columns > 0
+        known = min(os.get_terminal_size(stream.fileno())) > 0
     except OSError:  # io.UnsupportedOperation is one
         known = False
-    # A terminal without a size (under `script`, in some containers) would get a bar of no width.
-    return {"dynamic_ncols": True} if known else {"ncols": 80}
+    # A terminal without a size (under `script`, in some containers) would hide the bar.
+    return {"dynamic_ncols": True} if known else {"ncols": 100, "nrows": 24}
 
 
 def _figures(loss: SupportsFloat, *accuracies: tuple[str, SupportsFloat | None]) -> str:

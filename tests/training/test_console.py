@@ -1,6 +1,9 @@
 """Progress: a bar on a terminal, plain lines elsewhere."""
 
 import io
+import os
+import pty
+import termios
 
 import jax.numpy as jnp
 import pytest
@@ -52,12 +55,25 @@ def test_phase_name_comes_first_and_missing_accuracies_are_left_out():
 
 def test_terminal_shows_a_bar_with_figures_and_keeps_the_lines():
     shown = train(Terminal(), name="quantized")
-    assert "quantized  epoch 1/3:" in shown
-    assert "loss 0.500  accuracy 75.0 %" in shown
+    assert "quantized  epoch 1/3   0%|" in shown
+    assert "loss 0.500  train 75.0 %" in shown
     assert "/6 [" in shown
     lines = [line.rstrip() for line in shown.replace("\r", "\n").splitlines()]
     assert "quantized  epoch 2/3  loss 0.500  train 97.1 %  test 96.5 %  4.0 s  ETA 4 s" in lines
     assert shown.endswith("\r")  # the bar is wiped at the end
+
+
+@pytest.mark.parametrize("size", [(0, 0), (30, 110)])
+def test_bar_shows_on_a_real_terminal_even_without_a_size(size):
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, size)
+    with os.fdopen(slave, "w") as stream, Progress(2, 2, stream=stream) as progress:
+        progress.step(0.25)
+        progress.epoch(1, loss=0.25)
+    shown = os.read(master, 10_000).decode()
+    os.close(master)
+    assert "epoch 1/2   0%|" in shown
+    assert "epoch 1/2  loss 0.250" in shown
 
 
 def test_losses_are_read_a_few_times_a_second_at_most():
@@ -83,7 +99,7 @@ def test_resumed_run_starts_where_it_was():
     terminal = Terminal()
     with Progress(3, 2, start_epoch=2, stream=terminal, clock=Clock()):
         pass
-    assert "epoch 3/3:  67%" in terminal.getvalue()
+    assert "epoch 3/3  67%" in terminal.getvalue()
     assert "4/6 [" in terminal.getvalue()
 
 
