@@ -56,12 +56,15 @@ class Quantizer(abc.ABC):
         kinds: what each number of `init` is.
         rectifies: whether the grid begins at zero by definition, so that a ReLU before it is
             redundant (PACT and DoReFa activations replace the ReLU).
+        not_idempotent: why quantizing a quantized tensor may change it again; empty where it may
+            not, which the laws then hold.
     """
 
     reference: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
     kinds: ClassVar[Mapping[str, Kind]]
     rectifies: ClassVar[bool] = False
+    not_idempotent: ClassVar[str] = ""
 
     @abc.abstractmethod
     def init(self, x: Float[Array, "..."], role: Role) -> dict[str, Array]:

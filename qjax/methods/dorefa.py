@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from qjax.core.codes import Term, decode_terms
 from qjax.core.gradients import clip_straight_through, sign, straight_through
-from qjax.core.grid import check_bits, top_code, traced_bits, uniform_codes
+from qjax.core.grid import check_bits, top_code, traced_bits
 from qjax.core.quantizer import Kind, Numbers, Quantizer, Role, check_hashable
 
 
@@ -32,15 +32,15 @@ def _unit_interval(w: Float[Array, "*shape"], detach: bool) -> Float[Array, "*sh
     t = jnp.tanh(w)
     largest = jnp.max(jnp.abs(t))
     largest = jax.lax.stop_gradient(largest) if detach else largest
-    # The barrier keeps one rounding of this number in every program: a fused form moved one code in
-    # 147,456.
-    return jax.lax.optimization_barrier(t / (2 * jnp.where(largest > 0, largest, 1)) + 0.5)
+    # A product and barriers, for one rounding in every program: XLA kept a quotient only where its
+    # gradient stood beside it and took the reciprocal elsewhere; one code in 147,456 moved.
+    half = jax.lax.optimization_barrier(0.5 / jnp.where(largest > 0, largest, 1))
+    return jax.lax.optimization_barrier(t * half + 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
 class DoReFaWeight(Quantizer):
-    """DoReFa weights: 2^k levels (2i - n) / n, i = 0..n, n = 2^k - 1, symmetric, with no level at
-    zero.
+    """DoReFa weights: 2^k levels (2i - n) / n, i = 0..n, n = 2^k - 1; none of them is zero.
 
     Forward Eq. 9 (k >= 2) or Eq. 8 (k = 1). Backward, with t = tanh(w), M = max|t|: `dw = g (1 -
     t^2) / M`, and at the arg-max m additionally `- sign(t_m) (1 - t_m^2) sum_j(g_j t_j) / M^2`
@@ -51,8 +51,7 @@ class DoReFaWeight(Quantizer):
 
     Attributes:
         bits: k, 1 to 8, traced.
-        detach_maximum: leave out the maximum's own gradient (larq's reading); the released code
-            keeps it.
+        detach_maximum: leave out the maximum's own gradient, as larq; the released code keeps it.
 
     Differences from the paper: an all-zero tensor, undefined there, gives the code beside zero.
     First and last layers are the recipe's business.
@@ -73,22 +72,19 @@ class DoReFaWeight(Quantizer):
     reference: ClassVar[str] = "zhou2016dorefa"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
     kinds: ClassVar[dict[str, Kind]] = {"bits": "traced"}
+    not_idempotent: ClassVar[str] = "tanh bends a quantized weight once more"
 
     def __post_init__(self) -> None:
         check_bits("DoReFaWeight", self.bits)
         check_hashable(self)
 
     def init(self, x: Float[Array, "..."], role: Role) -> dict[str, Array]:
-        """The bit width only: DoReFa's weight range is recomputed from the weights at every
-        step.
-        """
+        """The bit width only: the range is recomputed from the weights at every step."""
         del x, role
         return {"bits": traced_bits(self.bits)}
 
     def codes(self, p: Numbers, x: Float[Array, "*shape"]) -> tuple[Term, ...]:
-        """Codes i in 0..n with scale 2/n and zero point n/2 (k >= 2); 0 and 1 with scale 2 mean|w|
-        at one bit.
-        """
+        """Codes i in 0..n, scale 2/n, zero point n/2; at one bit 0 and 1, scale 2 mean|w|."""
         return (self._term(p, x, _unit_interval(x, self.detach_maximum)),)
 
     def __call__(self, p: Numbers, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -143,9 +139,9 @@ class DoReFaActivation(Quantizer):
         return {"bits": traced_bits(self.bits)}
 
     def codes(self, p: Numbers, x: Float[Array, "*shape"]) -> tuple[Term, ...]:
-        """Codes 0..n with scale 1/n."""
+        """Codes 0..n, scale 1/n; Eq. 5 as it stands, since x / (1/n) misses the tie at 1/2."""
         n = top_code(p["bits"])
-        return (Term(uniform_codes(x, 1 / n, 0.0, 0.0, n), 1 / n, 0.0, 0.0, n),)
+        return (Term(jnp.round(n * jnp.clip(x, 0, 1)), 1 / n, 0.0, 0.0, n),)
 
     def __call__(self, p: Numbers, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The simulated activation, shape of `x`."""

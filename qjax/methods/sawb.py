@@ -72,6 +72,7 @@ class Sawb(Quantizer):
     reference: ClassVar[str] = "choi2019sawb"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
     kinds: ClassVar[dict[str, Kind]] = {"bits": "traced", "coefficients": "traced"}
+    not_idempotent: ClassVar[str] = "a quantized weight has other moments, hence another clip"
 
     def __post_init__(self) -> None:
         table = ZERO_ALIGNED if self.zero_aligned else COEFFICIENTS
