@@ -36,7 +36,7 @@ NATIVE_ABOVE = 16
 LANE = 4
 # Up to this many output positions, gathering the windows costs less than starting a convolution.
 _FEW_POSITIONS = 256
-# Groups are merged until they have this many channels: fewer are as slow, more multiply more zeros.
+# Groups are merged until they have this many channels: below, a part is slow; above, mostly zeros.
 _MERGED_CHANNELS = 32
 
 
@@ -103,19 +103,11 @@ def _grouped(
     x: Int8[Array, "n h w c"], kernel: Int8[Array, "kh kw k o"], geometry: Geometry
 ) -> Int32[Array, "n oh ow o"]:
     """Merges neighbouring groups into block-diagonal kernels wide enough to be fast."""
-    kh, kw, ci, o = kernel.shape
-    groups = geometry.groups
-    divisors = [m for m in range(1, groups + 1) if groups % m == 0]
-    wide = [m for m in divisors if m * max(ci, o // groups) >= _MERGED_CHANNELS]
-    merged = wide[0] if wide else groups
-    blocks = kernel.reshape(kh, kw, 1, ci, groups // merged, merged, o // groups)
-    diagonal = jnp.eye(merged, dtype=jnp.int8).reshape(1, 1, merged, 1, 1, merged, 1)
-    kernels = (blocks * diagonal).reshape(kh, kw, merged * ci, groups // merged, -1)
+    kernels = windows.merge_groups(kernel, geometry.groups, _MERGED_CHANNELS)
     inner = geometry._replace(groups=1)
     sums = []
-    for index, part in enumerate(jnp.split(x, groups // merged, -1)):
-        form = choose(part.shape, kernels[:, :, :, index].shape, inner)
-        sums.append(FORMS[form](part, kernels[:, :, :, index], inner))
+    for part, dense in zip(jnp.split(x, len(kernels), -1), kernels, strict=True):
+        sums.append(FORMS[choose(part.shape, dense.shape, inner)](part, dense, inner))
     return jnp.concatenate(sums, -1)
 
 

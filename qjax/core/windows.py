@@ -14,7 +14,7 @@ columns, whose kernel repeats the original one shifted by one column for each of
 The added products are exact zeros. A 3x3 kernel at m = 2 multiplies 4/3 times as much.
 """
 
-from typing import Literal
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
@@ -54,7 +54,7 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 
 
 def explicit(
-    padding: Literal["SAME", "VALID"] | int | Padding,
+    padding: str | int | Sequence[object],
     size: Pair,
     kernel: Pair,
     strides: Pair = (1, 1),
@@ -151,3 +151,25 @@ def unfold(
     """Undoes `fold` on the output: the first `width` columns of O/columns channels."""
     n, oh, blocks, o = y.shape
     return y.reshape(n, oh, blocks * columns, o // columns)[:, :, :width]
+
+
+def merge_groups(
+    kernel: Shaped[Array, "kh kw k o"], groups: int, channels: int
+) -> list[Shaped[Array, "kh kw K O"]]:
+    """Dense kernels for a grouped convolution, for consecutive parts of the input channels.
+
+    Neighbouring groups share one block-diagonal kernel, as many as it takes to have `channels`
+    inputs or outputs: zeros are multiplied, but a few wide convolutions take the place of many
+    narrow ones.
+
+    >>> [k.shape for k in merge_groups(jnp.ones((3, 3, 4, 32)), groups=8, channels=16)]
+    [(3, 3, 16, 16), (3, 3, 16, 16)]
+    """
+    kh, kw, ci, o = kernel.shape
+    divisors = [m for m in range(1, groups + 1) if groups % m == 0]
+    merged = next((m for m in divisors if m * max(ci, o // groups) >= channels), groups)
+    parts = groups // merged
+    blocks = kernel.reshape(kh, kw, 1, ci, parts, merged, o // groups)
+    diagonal = jnp.eye(merged, dtype=kernel.dtype).reshape(1, 1, merged, 1, 1, merged, 1)
+    kernels = (blocks * diagonal).reshape(kh, kw, merged * ci, parts, -1)
+    return [kernels[:, :, :, part] for part in range(parts)]
