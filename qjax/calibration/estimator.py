@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
 Range = tuple[Float[Array, ""], Float[Array, ""]]
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """What an affine activation quantizer needs to know its range.
 
