@@ -54,9 +54,10 @@ def build(config: DictConfig) -> RunSpec:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
     data = instantiate(config.data)
+    arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,
-        config.model,
+        arguments,
         in_features=data.shape[-1],
         classes=data.classes,
         _convert_="all",
@@ -64,7 +65,7 @@ def build(config: DictConfig) -> RunSpec:
     names = {
         "experiment": config.experiment,
         "method": config.method,
-        "data": data.name,
+        "data": _data_name(config, data.name),
         "model": _model_name(config),
     }
     recipe = instantiate(config.recipe, _convert_="all")
@@ -102,10 +103,16 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _model_name(config: DictConfig) -> str:
-    """Class and what tells its sizes apart, e.g. `resnet20`."""
-    name = config.model["_target_"].rsplit(".", 1)[-1].lower()
-    depth = config.model.get("depth")
-    return f"{name}{depth}" if depth else name
+    """The model's name in records; another width than the paper's is another model."""
+    width = config.model.get("width")
+    scaled = isinstance(width, float) and width != 1.0
+    return f"{config.model.name}-x{width:g}" if scaled else config.model.name
+
+
+def _data_name(config: DictConfig, name: str) -> str:
+    """The set's name in records; a part of a set is not the set."""
+    limits = (config.data.get("train_limit"), config.data.get("test_limit"))
+    return f"{name}-limited" if any(limits) else name
 
 
 def default_folder(config: DictConfig, spec: RunSpec) -> Path:
@@ -158,12 +165,13 @@ def summary(folder: Path) -> str:
         codes = record.agreement["codes"].values()
         least = min(codes, default=1.0)
         floats = ", ".join(record.integer["float_layers"]) or "none"
+        widest = max(record.integer["accumulator_bits"].values(), default=0)
         lines += [
             f"agreement  predictions {100 * record.agreement['predictions']:.3f} %   "
             f"codes at least {100 * least:.4f} % in every layer",
             f"integer    float-free {record.integer['float_free']}   float layers {floats}   "
             f"weights {record.integer['weight_bytes']:,} bytes   "
-            f"accumulators up to {max(record.integer['accumulator_bits'].values(), default=0)} bits",
+            f"accumulators up to {widest} bits",
         ]
     lines.append(f"seconds    {record.seconds:.1f} on {record.device}")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ serves all three.
 
 from qjax.layers.act import Act
 from qjax.layers.conv import Conv, ConvBN
-from qjax.layers.dense import Dense
+from qjax.layers.dense import Dense, DenseBN
 from qjax.layers.join import Add, Concat, Subsample
 from qjax.layers.pool import AvgPool, GlobalAvgPool, MaxPool
 from qjax.layers.shape import Flatten
@@ -20,6 +20,7 @@ __all__ = [
     "Conv",
     "ConvBN",
     "Dense",
+    "DenseBN",
     "Flatten",
     "GlobalAvgPool",
     "MaxPool",

@@ -10,12 +10,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from qjax.core.codes import Codes
 from qjax.core.floatconv import conv, explicit
 from qjax.core.intconv import conv_acc, window_sum
 from qjax.core.requantize import Policy
-from qjax.layers.layer import FloatBoundary, Layer, Value, landing
-from qjax.layers.linear import IntegerLinear, Kernels
+from qjax.layers.convert import convert_linear
+from qjax.layers.layer import Layer, Value
+from qjax.layers.linear import Kernels
 from qjax.layers.norm import BatchNorm
 from qjax.layers.slots import FloatSlot, Slot
 
@@ -116,7 +116,8 @@ class ConvBN(Layer):
 
     def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
         """Integer convolution with BN folded into scale and offset."""
-        return _convert(self, inputs, policy, self.norm.folded(self.kernel[...]), self.norm.after())
+        kernel, after = self.norm.folded(self.kernel[...]), self.norm.after()
+        return convert_linear(self, inputs, policy, kernel, after, self.geometry.kernels)
 
 
 class Conv(Layer):
@@ -160,7 +161,9 @@ class Conv(Layer):
         """Integer convolution; the bias joins the offset."""
         features = self.kernel.shape[-1]
         bias = np.zeros(features) if self.bias is None else np.asarray(self.bias[...], np.float64)
-        return _convert(self, inputs, policy, self.kernel[...], (np.ones(features), bias))
+        after = (np.ones(features), bias)
+        kernels = self.geometry.kernels
+        return convert_linear(self, inputs, policy, self.kernel[...], after, kernels)
 
 
 def _geometry(in_features, out_features, kernel_size, strides, padding, groups) -> _Geometry:
@@ -175,38 +178,3 @@ def _geometry(in_features, out_features, kernel_size, strides, padding, groups) 
 def _initial(rngs: nnx.Rngs, geometry: _Geometry, in_features: int, out_features: int) -> Array:
     shape = (*geometry.kernel_size, in_features // geometry.groups, out_features)
     return nnx.initializers.he_normal()(rngs.params(), shape)
-
-
-def _convert(layer, inputs, policy, kernel, after) -> nnx.Module:
-    (x,) = inputs
-    if not isinstance(layer.weight, Slot):
-        return FloatBoundary(layer)
-    entry = landing(layer.input, x, policy)
-    if entry is None and not isinstance(x, Codes):
-        return FloatBoundary(layer)
-    fed = jax.eval_shape(entry, x) if entry is not None else x
-    require_plain(fed)
-    weight = layer.weight.encode(kernel)
-    twin = IntegerLinear(weight, fed, layer.geometry.kernels(fed.shape), after, entry)
-    twin.exit = landing(layer.output, fed, policy)  # pyright: ignore[reportAttributeAccessIssue]
-    return twin
-
-
-def require_plain(x: Codes) -> None:
-    """Raise unless `x` can feed an integer kernel.
-
-    Raises:
-        ValueError: naming what arrives instead of codes, and the remedy.
-    """
-    if x.is_plain():
-        return
-    what = (
-        f"{len(x.terms)} pending sums"
-        if len(x.terms) > 1
-        else f"a pending {x.terms[0].ints.dtype} sum"
-    )
-    raise ValueError(
-        f"its input is {what}, not codes on one grid; give this layer an `input` quantizer, or "
-        f"put an activation with "
-        "an `output` quantizer before it"
-    )

@@ -1,22 +1,21 @@
-"""Fully connected layer."""
+"""Fully connected layer, with and without batch normalization."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from qjax.core.codes import Codes
 from qjax.core.floatconv import dense
 from qjax.core.intconv import dense_acc
 from qjax.core.requantize import Policy
-from qjax.layers.conv import require_plain
-from qjax.layers.layer import FloatBoundary, Layer, Value, landing
-from qjax.layers.linear import IntegerLinear, Kernels
+from qjax.layers.convert import convert_linear
+from qjax.layers.layer import Layer, Value
+from qjax.layers.linear import Kernels
+from qjax.layers.norm import BatchNorm
 from qjax.layers.slots import FloatSlot, Slot
 
 
@@ -57,20 +56,56 @@ class Dense(Layer):
 
     def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
         """Integer matrix product; the bias joins the offset."""
-        (x,) = inputs
-        if not isinstance(self.weight, Slot):
-            return FloatBoundary(self)
-        entry = landing(self.input, x, policy)
-        if entry is None and not isinstance(x, Codes):
-            return FloatBoundary(self)
-        fed = jax.eval_shape(entry, x) if entry is not None else x
-        require_plain(fed)
         features = self.kernel.shape[-1]
         bias = np.zeros(features) if self.bias is None else np.asarray(self.bias[...], np.float64)
-        weight = self.weight.encode(self.kernel[...])
-        twin = IntegerLinear(weight, fed, _KERNELS, (np.ones(features), bias), entry)
-        twin.exit = landing(self.output, fed, policy)  # pyright: ignore[reportAttributeAccessIssue]
-        return twin
+        return _convert(self, inputs, policy, self.kernel[...], (np.ones(features), bias))
+
+
+class DenseBN(Layer):
+    """Dense layer without bias, then batch normalization; one module, as `ConvBN`.
+
+    Weight quantizers that rescale the weights (DoReFa) need the normalization behind them.
+
+    Args:
+        in_features, out_features: sizes of the last axis before and after.
+        rngs: source of the initial kernel (He normal, fan-in).
+    """
+
+    kind: ClassVar[str] = "dense"
+    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output")
+
+    weight: FloatSlot | Slot
+    input: FloatSlot | Slot
+    output: FloatSlot | Slot
+
+    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        shape = (in_features, out_features)
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
+        self.norm = BatchNorm(out_features)
+        self.bind_float_slots()
+
+    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n o"]:
+        """Multiply and normalize, each tensor through its slot."""
+        return self.output(self.norm(self.weight, dense, self.input(x), self.kernel[...]))
+
+    def macs(self, output_shape: tuple[int, ...]) -> int:
+        """in_features per output."""
+        return int(self.kernel.shape[0] * np.prod(output_shape[1:]))
+
+    def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
+        """Integer matrix product with BN folded into scale and offset."""
+        kernel = self.norm.folded(self.kernel[...])
+        return _convert(self, inputs, policy, kernel, self.norm.after())
+
+
+def _convert(
+    layer: Dense | DenseBN,
+    inputs: tuple[Value, ...],
+    policy: Policy,
+    kernel: Array,
+    after: tuple[np.ndarray, np.ndarray],
+) -> nnx.Module:
+    return convert_linear(layer, inputs, policy, kernel, after, lambda shape: _KERNELS)
 
 
 def _product(x: Array, kernel: Array, pad_value: int) -> Array:

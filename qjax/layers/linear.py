@@ -113,14 +113,15 @@ class IntegerLinear(nnx.Module):
         x: Codes,
         kernels: Kernels,
         after: tuple[np.ndarray, np.ndarray],
-        entry: Requantize | Encode | None,
+        entry: Requantize | Encode | None = None,
+        exit: Requantize | Encode | None = None,
     ):
         (operand,) = x.terms
         plans = [plan_weight(term) for term in weight.terms]
         zero = int(operand.zero_point.value)
         factor, offset = after
         self.entry = entry
-        self.exit: Requantize | None = None
+        self.exit = exit
         self.kernels = kernels
         self.pad_value = zero
         self.weights = nnx.List([IntegerConstant(jnp.asarray(plan.kernel)) for plan in plans])

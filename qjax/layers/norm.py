@@ -45,17 +45,18 @@ class BatchNorm(nnx.Module):
         """Convolve with the slot's weight, then normalize."""
         return self.normalize(weight.linear(op, x, kernel))
 
-    def normalize(self, y: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    def normalize(self, y: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
         """Normalize over all axes but the last."""
+        axes = tuple(range(y.ndim - 1))
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
             wide = y.astype(jnp.float32)
-            mean = jnp.mean(wide, (0, 1, 2))
-            var = jnp.maximum(jnp.mean(jnp.square(wide), (0, 1, 2)) - jnp.square(mean), 0)
+            mean = jnp.mean(wide, axes)
+            var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
             self._observe(mean, var)
         factor = self.scale[...] / jnp.sqrt(var + self.epsilon)
-        shape = (1, 1, 1, -1)
+        shape = (1,) * len(axes) + (-1,)
         return (y * factor.reshape(shape) + (self.bias[...] - mean * factor).reshape(shape)).astype(
             y.dtype
         )
