@@ -8,6 +8,9 @@ import numpy as np
 from jaxtyping import Array, Int, Int32
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+HostNumber = (
+    np.ndarray | np.float64 | np.int64
+)  # numpy turns 0-d arrays into scalars as it computes
 _WIDEST_CODE = 2**29  # leaves two bits of an int32 for a saturated sum beside the widest code range
 _WIDEST_SPAN = 2.0**48  # output steps; beyond, fewer than 12 fractional bits fit a 64-bit sum
 
@@ -39,8 +42,8 @@ class Affine:
         (True, ())
     """
 
-    scales: tuple[np.ndarray, ...]
-    offset: np.ndarray
+    scales: tuple[HostNumber, ...]
+    offset: HostNumber
     bounds: tuple[tuple[int, int], ...]
     low: int
     high: int
@@ -132,7 +135,7 @@ class Affine:
 Policy = Callable[[Sequence[Int[Array, "*shape"]], Affine], Int32[Array, "*shape"]]
 
 
-def _host(value: object, field: str) -> np.ndarray:
+def _host(value: HostNumber, field: str) -> np.ndarray:
     """A read-only float64 copy of shape () or (c,)."""
     array = np.array(value, np.float64)
     if array.ndim > 1 or not array.size or not np.isfinite(array).all():

@@ -50,26 +50,29 @@ def quantize_multiplier(real: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(real).all():
         raise ValueError(f"quantize_multiplier: multipliers must be finite, got {real}")
     fraction, shift = np.frexp(real)
-    scaled = np.ldexp(np.abs(fraction), 31)
-    q31 = np.copysign(np.floor(scaled + 0.5), fraction).astype(np.int64)
+    q31 = np.floor(np.ldexp(np.abs(fraction), 31) + 0.5)
     overflow = q31 == 2**31
+    q31 = np.copysign(np.where(overflow, 2**30, q31), fraction).astype(np.int64)
     shift = shift.astype(np.int64) + overflow
     flushed = shift < -31
-    return np.where(flushed, 0, np.where(overflow, 2**30, q31)), np.where(flushed, 0, shift)
+    return np.where(flushed, 0, q31), np.where(flushed, 0, shift)
 
 
-def effective_multiplier(input_scale: float, weight_scale: ArrayLike, output_scale: float):
+def effective_multiplier(
+    input_scale: ArrayLike, weight_scale: ArrayLike, output_scale: ArrayLike
+) -> np.ndarray:
     """S_x * S_w / S_y in float64, as TFLite's per-channel int8 kernels compute it.
 
     >>> float(effective_multiplier(0.5, 0.25, 0.5))
     0.25
     """
-    return np.float64(input_scale) * np.asarray(weight_scale, np.float64) / output_scale
+    product = np.asarray(input_scale, np.float64) * np.asarray(weight_scale, np.float64)
+    return np.asarray(product / np.asarray(output_scale, np.float64))
 
 
 def effective_multiplier_float32(
-    input_scale: float, weight_scale: float, output_scale: float
-) -> np.float64:
+    input_scale: ArrayLike, weight_scale: ArrayLike, output_scale: ArrayLike
+) -> np.ndarray:
     """float32(S_x * S_w) / S_y, as TFLite's per-tensor kernels (uint8, dense) compute it.
 
     The product is rounded to float32 before the division in float64, which moves low bits of q31.
@@ -80,8 +83,8 @@ def effective_multiplier_float32(
     >>> int(quantize_multiplier(effective_multiplier_float32(*scales))[0])
     1539316297
     """
-    product = np.float32(input_scale) * np.float32(weight_scale)
-    return np.float64(product) / np.float64(output_scale)
+    product = np.asarray(input_scale, np.float32) * np.asarray(weight_scale, np.float32)
+    return np.asarray(product.astype(np.float64) / np.asarray(output_scale, np.float64))
 
 
 def saturating_rounding_doubling_high_mul(
@@ -189,16 +192,17 @@ def multiply_by_quantized_multiplier_16bit(
 
 
 def _multiply_shift_half_up(
-    x: Int32[Array, "*shape"], multiplier: ArrayLike, count: np.ndarray, multiply: wide.Multiply
+    x: Int32[Array, "*shape"], multiplier: ArrayLike, count: ArrayLike, multiply: wide.Multiply
 ) -> Int32[Array, "*shape"]:
     """(x * multiplier + 2**(count - 1)) >> count from 64 bits; count 1 to 62."""
+    count = np.asarray(count, np.int64)
     if (count < 1).any():
         raise ValueError(
             f"multiplier shift must leave a bit to round, got a right shift of {count.min()}; "
             "the scale is too large for this rule"
         )
     product = multiply(x, wide.lanes(multiplier, x.ndim))
-    half = np.left_shift(np.int64(1), count.astype(np.int64) - 1)
+    half = np.left_shift(np.int64(1), count - 1)
     return wide.shift_right(wide.add_constant(product, half), count)
 
 

@@ -33,7 +33,7 @@ from jax import lax
 from jaxtyping import Array, Int, Int32
 
 from qjax.core import wide
-from qjax.core.affine import INT32_MAX, INT32_MIN, Affine
+from qjax.core.affine import INT32_MAX, INT32_MIN, Affine, HostNumber
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +91,9 @@ def plan_rescale(affine: Affine) -> Rescale:
     fixed = np.rint(np.ldexp(offset, fraction)).astype(np.int64)
     tie = len(scales) > 1 or _meets_tie(multipliers[0], lefts[0], fixed, fraction, affine.bounds[0])
     return Rescale(
-        multipliers=tuple(multipliers),
+        multipliers=tuple(np.asarray(multiplier) for multiplier in multipliers),
         left_shifts=tuple(lefts),
-        offset=fixed,
+        offset=np.asarray(fixed),
         fraction_bits=fraction,
         low=affine.low,
         high=affine.high,
@@ -171,10 +171,10 @@ def _spare_bits(low: int, high: int) -> int:
 
 
 def _meets_tie(
-    multiplier: np.ndarray,
-    left: np.ndarray,
-    offset: np.ndarray,
-    fraction: np.ndarray,
+    multiplier: HostNumber,
+    left: HostNumber,
+    offset: HostNumber,
+    fraction: HostNumber,
     bounds: tuple[int, int],
 ) -> bool:
     """Whether (t << left) * multiplier + offset = 2**(F-1) modulo 2**F for some t in bounds.

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float32, Int, Int32
 
 from qjax.core import wide
-from qjax.core.affine import INT32_MAX, INT32_MIN, Affine
+from qjax.core.affine import INT32_MAX, INT32_MIN, Affine, HostNumber
 from qjax.core.fixedpoint import (
     multiply_by_quantized_multiplier,
     multiply_by_quantized_multiplier_single_rounding,
@@ -133,7 +133,7 @@ def shift(
     return _clamp(rounding(total, wide.lanes(depth, total.ndim)), affine)
 
 
-def _halvings(scale: np.ndarray, index: int) -> np.ndarray:
+def _halvings(scale: HostNumber, index: int) -> HostNumber:
     """k of +-2**-k, at most 31; a scale of zero needs none."""
     mantissa, exponent = np.frexp(np.abs(scale))
     count = 1 - exponent.astype(np.int64)
@@ -193,7 +193,7 @@ def _check_centred(affine: Affine) -> None:
         )
 
 
-def _bias(affine: Affine, step: np.ndarray, policy: str) -> np.ndarray:
+def _bias(affine: Affine, step: HostNumber, policy: str) -> HostNumber:
     """The offset without the zero point, in whole units of `step`, half away from zero."""
     rest, step = np.broadcast_arrays(affine.offset - affine.zero_point, step)
     if ((step == 0) & (rest != 0)).any():
@@ -208,11 +208,11 @@ def _bias(affine: Affine, step: np.ndarray, policy: str) -> np.ndarray:
 
 def _accumulate(
     terms: Sequence[Int32[Array, "*shape"]],
-    factors: Sequence[np.ndarray],
-    bias: np.ndarray,
+    factors: Sequence[HostNumber],
+    bias: HostNumber,
     bounds: Sequence[tuple[int, int]],
     policy: str,
-) -> tuple[Int32[Array, "*shape"], np.ndarray]:
+) -> tuple[Int32[Array, "*shape"], HostNumber]:
     """sum_i factor_i * term_i + bias, and how large it can get; factors are whole numbers."""
     pairs = zip(factors, bounds, strict=True)
     ends = [np.sort([factor * low, factor * high], axis=0) for factor, (low, high) in pairs]
@@ -234,7 +234,7 @@ def _accumulate(
     return total, np.maximum(-least, most)
 
 
-def _multiplier(scale: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _multiplier(scale: HostNumber, reach: HostNumber) -> tuple[HostNumber, HostNumber]:
     """The quantized multiplier, after checking that its left shift keeps the accumulator whole."""
     multiplier, exponent = quantize_multiplier(scale)
     if (np.ldexp(reach, np.maximum(exponent, 0)) > INT32_MAX).any():
@@ -276,7 +276,7 @@ def _float_parts(
     return [*products, _float_lanes(affine.offset - zero, rank)]
 
 
-def _float_lanes(values: np.ndarray, rank: int) -> Float32[Array, "..."]:
+def _float_lanes(values: HostNumber, rank: int) -> Float32[Array, "..."]:
     return wide.lanes(values.astype(np.float32), rank, np.float32)
 
 

@@ -1,0 +1,194 @@
+"""The rules of integer runtimes: their golden operators, and errors for what they cannot hold."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qjax.core.requantize import Policy, f32_even, f32_zp_even, gemmlowp, q31, q31_even, shift
+from qjax.core.shifts import shift_floor, shift_half_away, shift_half_up
+from tests.core.oracle import affine, golden, run
+
+ACCUMULATORS = [case for case in golden("ops") if "accumulator" in case]
+ADDS = [case for case in golden("ops") if case["op"] == "add"]
+
+
+def describe(case: dict) -> str:
+    return f"{case['op']}: {case['desc']}"
+
+
+def clamp_of(case: dict) -> tuple[int, int]:
+    """The code range of a golden operator; without a fused activation, its dtype's."""
+    return tuple(case.get("clamp", {"int8": (-128, 127), "uint8": (0, 255)}[case["dtype"]]))
+
+
+@pytest.mark.parametrize("case", ACCUMULATORS, ids=describe)
+def test_golden_operators_from_their_accumulators(case: dict) -> None:
+    term = np.array(case["accumulator"], np.int32)
+    reach = int(np.abs(term).max())
+    scale = np.ldexp(np.array(case["q31"], float), np.array(case["shift"]) - 31)
+    scale = scale if scale.size > 1 else scale.reshape(())
+    zero = case["y_zero_point"]
+    low, high = clamp_of(case)
+    numbers = affine([scale], zero, [(-reach, reach)], low, high, zero_point=zero)
+    assert run(gemmlowp, [term], numbers).tolist() == case["expected"]
+    assert run(q31, [term], numbers).tolist() == case["expected_single_rounding"]
+    if "expected_float_requant_half_even" in case:
+        floats = case["expected_float_requant_half_even"]
+        assert run(f32_even, [term], numbers).tolist() == floats
+
+
+@pytest.mark.parametrize("case", ACCUMULATORS, ids=describe)
+def test_a_bias_in_the_offset_is_the_int32_bias_of_the_runtime(case: dict) -> None:
+    total = np.array(case["accumulator"], np.int32)
+    channels = total.shape[-1]
+    bias = np.arange(-3, channels - 3) * 17
+    scale = np.ldexp(np.array(case["q31"], float), np.array(case["shift"]) - 31)
+    scale = np.broadcast_to(scale, (channels,))
+    zero = case["y_zero_point"]
+    term = (total - bias).astype(np.int32)
+    bounds = [(int(term.min()), int(term.max()))]
+    numbers = affine([scale], bias * scale + zero, bounds, *clamp_of(case), zero_point=zero)
+    assert run(gemmlowp, [term], numbers).tolist() == case["expected"]
+    assert run(q31, [term], numbers).tolist() == case["expected_single_rounding"]
+    # Negative scales negate the accumulator, as folding the sign into the weights would.
+    flipped = affine(
+        [-scale],
+        bias * scale + zero,
+        [(-bounds[0][1], -bounds[0][0])],
+        *clamp_of(case),
+        zero_point=zero,
+    )
+    assert run(gemmlowp, [-term], flipped).tolist() == case["expected"]
+    assert run(q31, [-term], flipped).tolist() == case["expected_single_rounding"]
+
+
+@pytest.mark.parametrize("case", ADDS, ids=describe)
+def test_golden_add(case: dict) -> None:
+    scales = [case["x1_scale"] / case["y_scale"], case["x2_scale"] / case["y_scale"]]
+    zeros = (case["x1_zero_point"], case["x2_zero_point"])
+    zero = case["y_zero_point"]
+    offset = zero - scales[0] * zeros[0] - scales[1] * zeros[1]
+    limits = {"int8": (-128, 127), "uint8": (0, 255)}[case["dtype"]]
+    terms = [np.array(case["x1"], np.int32), np.array(case["x2"], np.int32)]
+    numbers = affine(scales, offset, [limits] * 2, *clamp_of(case), zero_point=zero, zeros=zeros)
+    assert run(gemmlowp, terms, numbers).tolist() == case["expected"]
+    # Subtraction negates the second operand.
+    minus = affine(
+        [scales[0], -scales[1]],
+        zero - scales[0] * zeros[0] - scales[1] * zeros[1],
+        [limits, (-limits[1], -limits[0])],
+        *clamp_of(case),
+        zero_point=zero,
+        zeros=(zeros[0], -zeros[1]),
+    )
+    assert run(gemmlowp, [terms[0], -terms[1]], minus).tolist() == case["expected"]
+    # One rounding of the exact sum differs by a step at most.
+    assert np.abs(run(q31, terms, numbers) - np.array(case["expected"])).max() <= 1
+    assert np.abs(run(q31_even, terms, numbers) - np.array(case["expected"])).max() <= 1
+
+
+def test_golden_shift_with_a_bias() -> None:
+    case = golden("pot_integer_dense")
+    step = 2.0 ** -case["shift_cut=pos_x+pos_w-pos_out"]
+    term = np.array(case["acc_int32"], np.int32)
+    numbers = affine([step], np.array(case["bias_q"]) * step, [(-20000, 20000)])
+    up, away = (partial(shift, rounding=rule) for rule in (shift_half_up, shift_half_away))
+    assert run(up, [term], numbers).tolist() == case["y_half_up"]
+    assert run(away, [term], numbers).tolist() == case["y_half_away"]
+
+
+def test_shift_equals_q31_even_on_powers_of_two() -> None:
+    rng = np.random.default_rng(0)
+    scales = [np.array([2.0**-5, -(2.0**-3), 0.0, 4.0]), np.array([2.0**-2, 2.0**-6, 0.5, -1.0])]
+    terms = [rng.integers(-3000, 3000, (500, 4), dtype=np.int32) for _ in scales]
+    numbers = affine(scales, [0.5, -1.0, 3.0, 0.0], [(-3000, 3000)] * 2, -100, 100)
+    codes = run(shift, terms, numbers)
+    assert (codes == run(q31_even, terms, numbers)).all()
+    assert len(np.unique(codes)) > 100
+    floored = run(partial(shift, rounding=shift_floor), terms, numbers)
+    assert (floored <= codes).all() and (floored < codes).any()
+
+
+def test_f32_policies_round_float32_products() -> None:
+    rng = np.random.default_rng(1)
+    scale = rng.uniform(0.5, 1, 8) * 2.0**-16
+    term = rng.integers(-(2**23), 2**23, (4000, 8), dtype=np.int32)
+    numbers = affine([scale], 5.0, [(-(2**23), 2**23)], zero_point=5)
+    product = term.astype(np.float32) * scale.astype(np.float32)
+    after = np.clip(np.rint(product) + 5, -128, 127)
+    before = np.clip(np.rint(product + np.float32(5)), -128, 127)
+    assert (run(f32_even, [term], numbers) == after).all()
+    assert (run(f32_zp_even, [term], numbers) == before).all()
+    second = affine([scale, 2 * scale], 1.5, [(-(2**23), 2**23)] * 2)
+    double = term[::-1].astype(np.float32) * (2 * scale).astype(np.float32)
+    total = np.clip(np.rint(product + double + np.float32(1.5)), -128, 127)
+    assert (run(f32_even, [term, term[::-1]], second) == total).all()
+
+
+def test_f32_zp_even_is_not_fused_into_one_rounding() -> None:
+    # 3 * 0.16666667 in float32 rounds to 0.5; fused with the addition it stays above 0.5.
+    scale = np.float32(1 / 6).astype(np.float64)
+    numbers = affine([scale], 2.0, [(-9, 9)], zero_point=2)
+    assert float(np.float32(3) * np.float32(scale)) == 0.5 != 3 * scale
+    assert run(f32_zp_even, [np.array([3], np.int32)], numbers).tolist() == [2]
+
+
+WIDE = [(-(2**30), 2**30)]
+ERRORS = {
+    "bias beyond int32": (
+        gemmlowp,
+        affine([1e-8], 100.0, WIDE),
+        r"gemmlowp.* must stay inside int32.*use q31_even",
+    ),
+    "float bias beyond int32": (
+        f32_even,
+        affine([1e-8], 100.0, WIDE),
+        r"f32_even: the accumulator with its bias",
+    ),
+    "bias over a zero scale": (
+        q31,
+        affine([[0.0, 1.0]], 3.0, [(-9, 9)]),
+        r"scale of 0 cannot carry a bias, got .* 3 out",
+    ),
+    "left shift wraps": (
+        gemmlowp,
+        affine([100.0], 0.0, WIDE),
+        r"times a scale of 100 leave int32.*use q31_even",
+    ),
+    "no power of two": (
+        shift,
+        affine([[0.5, 0.3]], 0.0, WIDE),
+        r"scales\[0\] must be \+-2\*\*-k.*got 0.3; give",
+    ),
+    "power of two too small": (shift, affine([2.0**-32], 0.0, WIDE), r"k <= 31, got 2.328"),
+    "left shift beyond int32": (
+        shift,
+        affine([16.0], 0.0, WIDE),
+        r"shift: the accumulator .* can reach -1.71799e\+10",
+    ),
+    "range of float": (
+        f32_zp_even,
+        affine([1.0], 0.0, WIDE, 0, 2**25),
+        r"f32_zp_even: codes must be exact",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "numbers", "message"), ERRORS.values(), ids=ERRORS)
+def test_what_a_runtime_cannot_hold_is_an_error(rule: Policy, numbers, message: str) -> None:
+    terms = [jnp.zeros((1, numbers.channels or 1), jnp.int32)]
+    with pytest.raises(ValueError, match=message):
+        rule(terms, numbers)
+
+
+@pytest.mark.parametrize("rule", [gemmlowp, q31])
+def test_add_of_tflite_takes_two_centred_codes(rule: Policy) -> None:
+    code, accumulator = jnp.zeros((1,), jnp.int8), jnp.zeros((1,), jnp.int32)
+    with pytest.raises(ValueError, match=r"adds two tensors at a time, got 3 terms"):
+        rule([code] * 3, affine([0.5] * 3, 0.0, [(-9, 9)] * 3))
+    with pytest.raises(ValueError, match=r"has no bias, but Affine.offset holds one of 1.5"):
+        rule([code] * 2, affine([0.5] * 2, 1.5, [(-9, 9)] * 2))
+    with pytest.raises(ValueError, match=r"ADD of 8-bit codes.* must stay inside int32"):
+        rule([accumulator] * 2, affine([0.5] * 2, 0.0, [(-(2**20), 2**20)] * 2))
