@@ -46,8 +46,13 @@ def _parameters(
 
 
 def _simulate(x: Float[Array, "*shape"], term: Term) -> Float[Array, "*shape"]:
-    """Decoded codes, with gradient 1 on the real range of the grid."""
-    first, last = (term.scale * (end - term.zero_point) for end in (term.low, term.high))
+    """Decoded codes, with gradient 1 on the real range of the grid.
+
+    The range ends a hair further out, 2^-10 of a step: its last bit would decide about the largest
+    weight otherwise, which is an end itself.
+    """
+    ends = (term.low - 2**-10, term.high + 2**-10)
+    first, last = (term.scale * (end - term.zero_point) for end in ends)
     inside = jax.lax.stop_gradient((x >= first) & (x <= last))
     return straight_through(jnp.where(inside, x, 0), jax.lax.stop_gradient(decode_terms((term,))))
 
