@@ -12,7 +12,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from qjax.doctor import check_versions
 from qjax.record import read
 from qjax.train import build, plain_errors
 from qjax.training.finish import Outcome, evaluate, evaluate_float
@@ -53,7 +52,6 @@ def reevaluate(folder: Path, overrides: list[str]) -> Outcome:
 def main(arguments: list[str]) -> None:
     """Entry point."""
     with plain_errors():
-        check_versions()
         named = [text for text in arguments if text.startswith("folder=")]
         if len(named) != 1 or any("=" not in text for text in arguments):
             raise ValueError(

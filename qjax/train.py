@@ -18,12 +18,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.core.requantize import policy
-from qjax.doctor import check_versions
 from qjax.record import config_hash, read
 from qjax.training.checkpoint import CheckpointError
 from qjax.training.loop import NonFiniteError
 from qjax.training.run import Run
 from qjax.training.spec import RunSpec, Settings
+from qjax.versions import check_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -33,6 +33,10 @@ def plain_errors() -> Iterator[None]:
     """Turn what a user can mend into one line on stderr and exit code 1; defects keep a
     traceback.
     """
+    try:
+        check_versions()
+    except RuntimeError as error:
+        _fail(str(error))
     try:
         yield
     except InstantiationException as error:
@@ -70,17 +74,6 @@ def build(config: DictConfig) -> RunSpec:
     }
     recipe = instantiate(config.recipe, _convert_="all")
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
-    run = config.run
-    settings = Settings(
-        batch_size=config.batch_size,
-        policy=policy(run.policy),
-        policy_name=run.policy,
-        eval_batch=run.eval_batch,
-        check_every=run.check_every,
-        checkpoint_every=run.checkpoint_every,
-        tensorboard=run.tensorboard,
-        progress=run.progress,
-    )
     return RunSpec(
         names=names | {"recipe": recipe.name},
         w_bits=config.w_bits,
@@ -90,8 +83,22 @@ def build(config: DictConfig) -> RunSpec:
         make_model=lambda: model(rngs=nnx.Rngs(config.seed)),
         recipe=recipe,
         phases=phases,
-        settings=settings,
+        settings=_settings(config),
         config=plain(config),
+    )
+
+
+def _settings(config: DictConfig) -> Settings:
+    run = config.run
+    return Settings(
+        batch_size=config.batch_size,
+        policy=policy(run.policy),
+        policy_name=run.policy,
+        eval_batch=run.eval_batch,
+        check_every=run.check_every,
+        checkpoint_every=run.checkpoint_every,
+        tensorboard=run.tensorboard,
+        progress=run.progress,
     )
 
 
@@ -181,7 +188,6 @@ def summary(folder: Path) -> str:
 def main(config: DictConfig) -> None:
     """Entry point."""
     with plain_errors():
-        check_versions()
         folder = train(config)
         print(summary(folder))
         print(f"record: {folder}")

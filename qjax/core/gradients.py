@@ -19,7 +19,7 @@ def round_straight_through(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Example:
         >>> float(round_straight_through(jnp.float32(2.5)))
         2.0
-        >>> float(jax.grad(round_straight_through)(2.5))
+        >>> float(jax.grad(round_straight_through)(jnp.float32(2.5)))
         1.0
     """
     return jnp.round(x)
@@ -71,7 +71,7 @@ def straight_through(
     Unlike `surrogate + stop_gradient(value - surrogate)` the result is `value` to the last bit.
 
     Example:
-        >>> float(jax.grad(lambda x: straight_through(x * x, jnp.round(x * x)))(3.0))
+        >>> float(jax.grad(lambda x: straight_through(x * x, jnp.round(x * x)))(jnp.float32(3)))
         6.0
     """
     del surrogate
@@ -93,7 +93,7 @@ def sign_straight_through(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Example:
         >>> float(sign_straight_through(jnp.float32(0.0)))
         1.0
-        >>> float(jax.grad(sign_straight_through)(-3.0))
+        >>> float(jax.grad(sign_straight_through)(jnp.float32(-3.0)))
         1.0
     """
     return sign(x)
@@ -107,7 +107,7 @@ def sign_clipped(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`sign` with gradient 1 for |x| <= 1 and 0 outside (BNN's hard tanh).
 
     Example:
-        >>> [float(jax.grad(sign_clipped)(v)) for v in (-2.0, -1.0, 0.5)]
+        >>> jax.vmap(jax.grad(sign_clipped))(jnp.array([-2.0, -1.0, 0.5])).tolist()
         [0.0, 1.0, 1.0]
     """
     return sign(x)

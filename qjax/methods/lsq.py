@@ -84,7 +84,7 @@ class Lsq(Quantizer):
         >>> jax.grad(lambda x: q(p, x).sum())(jnp.array([0.25, 1.75, 9.0])).tolist()
         [1.0, 1.0, 0.0]
         >>> slope = jax.grad(lambda s: q(p | {"step": s}, jnp.array([1.75, 9.0])).sum())
-        >>> round(float(slope(1.0)), 4)
+        >>> round(float(slope(p["step"])), 4)
         1.3268
     """
 

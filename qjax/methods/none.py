@@ -25,7 +25,7 @@ class NoQuantizer(Quantizer):
         >>> import jax, jax.numpy as jnp
         >>> float(NoQuantizer()({}, jnp.float32(0.5)))
         0.5
-        >>> float(jax.grad(lambda x: NoQuantizer()({}, x))(0.5))
+        >>> float(jax.grad(lambda x: NoQuantizer()({}, x))(jnp.float32(0.5)))
         1.0
     """
 

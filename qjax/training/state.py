@@ -46,7 +46,7 @@ class Graphs:
     evaluate: nnx.GraphDef
 
 
-def split(model: nnx.Module) -> tuple[Graphs, nnx.State, nnx.State]:
+def split(model: nnx.Module) -> tuple[Graphs, Any, Any]:
     """(graphs, trainable, rest) of a model; the arrays are copies, so that a step may donate
     them.
     """
