@@ -77,44 +77,56 @@ def start(folder: Path, reported: int, elements: int) -> tuple[int, int]:
     os._exit(1)
 
 
-def kill(pid: int, pipe: int, delay: float) -> list[int]:
-    """Waits for the child's checks and then some, kills it, and returns the steps it reported."""
-    lines = os.read(pipe, 6)
-    if lines != b"ready\n":
+def kill(pid: int, pipe: int, saves: int, pause: float) -> tuple[list[int], float]:
+    """Waits for the child's checks and for some saves, and kills it during the next one.
+
+    Args:
+        pid: of the child.
+        pipe: what it reports to.
+        saves: how many to wait for.
+        pause: seconds from the last of them to the kill.
+
+    Returns:
+        The steps that the child reported as saved, and the seconds that one took (0: unknown).
+    """
+    lines = os.fdopen(pipe, "rb", buffering=0)
+    if lines.readline() != b"ready\n":
         os.waitpid(pid, 0)
         sys.exit("the check of a restored checkpoint failed (see above)")
-    time.sleep(delay)
+    began = time.monotonic()
+    reported = [lines.readline() for _ in range(saves)]
+    seconds = (time.monotonic() - began) / saves if saves else 0.0
+    time.sleep(pause)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status):
         sys.exit("the saving process ended by itself (see above)")
-    rest = b""
-    while part := os.read(pipe, 65536):
-        rest += part
-    os.close(pipe)
-    return [int(line) for line in rest.split()]
+    reported += lines.readlines()
+    lines.close()
+    return [int(line) for line in reported], seconds
 
 
 def main() -> None:
     """Runs the kills and prints the outcome."""
     parser = argparse.ArgumentParser(description="Kill a saving process, again and again.")
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--longest", type=float, default=0.3, help="seconds until a kill")
     parser.add_argument("--elements", type=int, default=200_000, help="bytes of the big array")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    reported, saved, inside = -1, 0, 0
+    reported, saved, inside, typical = -1, 0, 0, 0.1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "checkpoints"
         for _ in range(options.kills):
             pid, pipe = start(folder, reported, options.elements)
-            steps = kill(pid, pipe, rng.uniform(0, options.longest))
+            # The pause follows the speed of this machine, so that kills fall anywhere in a save.
+            steps, seconds = kill(pid, pipe, rng.randrange(3), rng.uniform(0, 1.2 * typical))
+            typical = seconds or typical
             saved += len(steps)
             reported = steps[-1] if steps else reported
             inside += any(folder.glob(".writing_*"))
         pid, pipe = start(folder, reported, options.elements)
-        kill(pid, pipe, delay=0.0)  # the last kill's outcome is checked too
+        kill(pid, pipe, saves=0, pause=0.0)  # the last kill's outcome is checked too
         present = [path.name for path in checkpoint.checkpoints(folder)]
     outcome = {"kills": options.kills, "inside_a_write": inside, "saved": saved, "left": present}
     print(json.dumps(outcome))

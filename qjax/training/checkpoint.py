@@ -206,7 +206,7 @@ def _remove_old(folder: Path, newest: Path, keep: int) -> None:
     step = _order(newest)[0]
     earlier = [path for path in checkpoints(folder) if path != newest]
     others = [path for path in earlier if _order(path)[0] != step]
-    kept = others[len(others) - (keep - 1) :] if keep > 1 else []
+    kept = others[-(keep - 1) :] if keep > 1 else []
     for path in earlier:
         if path not in kept:
             # Renamed first: half removed, it must not look like a checkpoint.
