@@ -1,0 +1,1 @@
+"""An integer network as data: its form, its operators, its files, other formats in and out."""
