@@ -21,9 +21,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from qjax import hlo
-from qjax.checks import Check, checks
-from qjax.versions import check_versions
+from qjax.core import hlo
+from qjax.core.selfcheck import Check, checks
+from qjax.core.versions import check_versions
 
 __all__ = ["Outcome", "check_versions", "examine", "main"]
 

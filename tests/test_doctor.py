@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qjax import doctor
-from qjax.checks import Check, checks
+from qjax.core.selfcheck import Check, checks
 
 FAST = {"int8 dense", "int8 dense, one row", "int8 conv, 16 channels", "int8 conv, 8 groups"}
 

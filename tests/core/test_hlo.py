@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qjax import hlo
+from qjax.core import hlo
 
 CODES = jnp.zeros((16, 64), jnp.int8)
 

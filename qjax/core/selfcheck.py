@@ -49,6 +49,7 @@ def checks() -> Iterator[Check]:
     yield from _products()
     yield from _arithmetic()
     yield from _known_bad()
+    yield from _avoided()
 
 
 def _codes(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -151,16 +152,20 @@ def _known_bad() -> Iterator[Check]:
         (factors,),
         np.where(wrapped < 0, np.abs(wrapped), wrapped),
     )
+    yield from _known_bad_on_gpu()
+
+
+def _known_bad_on_gpu() -> Iterator[Check]:
     zeros = np.zeros(8193, np.float32)
     yield Check(
-        "maximum of negative zeros",  # xla issue 5544: GPU
+        "maximum of negative zeros",  # xla issue 5544
         lambda x: jnp.max(-x),
         (zeros,),
         np.zeros(()),
     )
     data = np.tile(np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0], np.int8), (2, 1))
     yield Check(
-        "all equal, int8",  # xla issue 9431: GPU
+        "all equal, int8",  # xla issue 9431
         lambda x: (jnp.asarray(data) == x).all(-1).astype(jnp.int32),
         (data,),
         np.ones(2, np.int32),
@@ -173,10 +178,10 @@ def _known_bad() -> Iterator[Check]:
         tolerance=1e-6,
         compiled=False,
     )
-    yield from _avoided()
 
 
 def _avoided() -> Iterator[Check]:
+    """Patterns that are slow, wrong or do not compile on some platform of the current release."""
     for name, groups in (("int8 conv as XLA has it", 1), ("grouped int8 conv as XLA has it", 4)):
         arrays = _codes(7, (8, 16, 16, 16)), _codes(8, (3, 3, 16 // groups, 16))
 
