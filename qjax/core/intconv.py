@@ -95,9 +95,9 @@ def window_sum(
     window: Pair,
     strides: Pair = (1, 1),
     padding: Padding = ((0, 0), (0, 0)),
+    pad_value: int = 0,
     groups: int = 1,
     dilation: Pair = (1, 1),
-    pad_value: int = 0,
 ) -> Int32[Array, "n oh ow {groups}"]:
     """Sum of the inputs under each window and group: what a kernel of ones accumulates.
 
