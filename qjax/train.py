@@ -18,12 +18,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.core.requantize import policy
+from qjax.core.versions import check_versions
 from qjax.record import config_hash, read
 from qjax.training.checkpoint import CheckpointError
 from qjax.training.loop import NonFiniteError
 from qjax.training.run import Run
 from qjax.training.spec import RunSpec, Settings
-from qjax.versions import check_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

@@ -13,7 +13,7 @@ leaves are the integer arrays.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,8 @@ class IntegerTerm:
         low, high: least and largest value that `ints` can hold.
     """
 
-    ints: Array
+    # Any: a pytree node also holds tracers, abstract values and whatever a transformation puts in.
+    ints: Any
     scale: HostArray = dataclasses.field(metadata={"static": True})
     zero_point: HostArray = dataclasses.field(metadata={"static": True})
     low: int = dataclasses.field(metadata={"static": True})

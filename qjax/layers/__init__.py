@@ -9,6 +9,7 @@ from qjax.layers.act import Act
 from qjax.layers.conv import Conv, ConvBN
 from qjax.layers.dense import Dense, DenseBN
 from qjax.layers.join import Add, Concat, Subsample
+from qjax.layers.layer import Value
 from qjax.layers.pool import AvgPool, GlobalAvgPool, MaxPool
 from qjax.layers.shape import Flatten
 
@@ -25,4 +26,5 @@ __all__ = [
     "GlobalAvgPool",
     "MaxPool",
     "Subsample",
+    "Value",
 ]

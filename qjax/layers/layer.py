@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flax import nnx
 from jaxtyping import Array
@@ -12,7 +12,9 @@ from qjax.core.codes import Codes
 from qjax.core.requantize import Policy
 from qjax.layers.slots import Encode, FloatSlot, Requantize, Slot, decode_float32
 
-Value = Array | Codes
+Value = Any
+"""What flows between layers: a float array in training, `Codes` in integer inference, or either of
+them abstractly. A model's `__call__` is annotated with it, since one wiring serves every form."""
 
 
 class Layer(nnx.Module):

@@ -8,10 +8,11 @@ those of the quantization papers' MNIST networks.
 
 from __future__ import annotations
 
-from flax import nnx
-from jaxtyping import Array, Float
+from collections.abc import Sequence
 
-from qjax.layers import Act, ConvBN, Dense, DenseBN, Flatten, MaxPool
+from flax import nnx
+
+from qjax.layers import Act, ConvBN, Dense, DenseBN, Flatten, MaxPool, Value
 
 
 class LeNet5(nnx.Module):
@@ -30,7 +31,7 @@ class LeNet5(nnx.Module):
         in_features: int = 1,
         classes: int = 10,
         image: int = 28,
-        widths: tuple[int, int, int] = (16, 32, 128),
+        widths: Sequence[int] = (16, 32, 128),
         *,
         rngs: nnx.Rngs,
     ):
@@ -48,8 +49,8 @@ class LeNet5(nnx.Module):
         self.act3 = Act()
         self.dense2 = Dense(hidden, classes, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
-        """Logits."""
+    def __call__(self, x: Value) -> Value:
+        """(n, h, w, c) images to (n, classes) logits."""
         if x.shape[1:3] != (self.image, self.image):
             raise ValueError(
                 f"LeNet5.image is {self.image}, but the images are {x.shape[1]} x {x.shape[2]}; "

@@ -7,10 +7,11 @@ ReLU6); the stack is cut to 32x32 images.
 
 from __future__ import annotations
 
-from flax import nnx
-from jaxtyping import Array, Float
+from collections.abc import Sequence
 
-from qjax.layers import Act, ConvBN, Dense, GlobalAvgPool
+from flax import nnx
+
+from qjax.layers import Act, ConvBN, Dense, GlobalAvgPool, Value
 
 STACK = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1))
 """(channels, stride) of each separable block."""
@@ -32,8 +33,8 @@ class Separable(nnx.Module):
         self.pointwise = ConvBN(in_features, out_features, 1, 1, "VALID", rngs=rngs)
         self.act2 = Act("relu6")
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q o"]:
-        """The block's output."""
+    def __call__(self, x: Value) -> Value:
+        """(n, h, w, c) to (n, p, q, o)."""
         return self.act2(self.pointwise(self.act1(self.depthwise(x))))
 
 
@@ -53,7 +54,7 @@ class MobileNet(nnx.Module):
         in_features: int = 3,
         classes: int = 10,
         width: float = 1.0,
-        stack: tuple[tuple[int, int], ...] = STACK,
+        stack: Sequence[Sequence[int]] = STACK,
         *,
         rngs: nnx.Rngs,
     ):
@@ -70,8 +71,8 @@ class MobileNet(nnx.Module):
         self.mean = GlobalAvgPool()
         self.classifier = Dense(channels, classes, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
-        """Logits."""
+    def __call__(self, x: Value) -> Value:
+        """(n, h, w, c) images to (n, classes) logits."""
         x = self.act(self.stem(x))
         for block in self.blocks:
             x = block(x)

@@ -8,9 +8,8 @@ depth 6n + 2, three stages of n blocks with 16, 32 and 64 channels, shortcuts wi
 from __future__ import annotations
 
 from flax import nnx
-from jaxtyping import Array, Float
 
-from qjax.layers import Act, Add, ConvBN, Dense, GlobalAvgPool, Subsample
+from qjax.layers import Act, Add, ConvBN, Dense, GlobalAvgPool, Subsample, Value
 
 
 class BasicBlock(nnx.Module):
@@ -32,8 +31,8 @@ class BasicBlock(nnx.Module):
         self.add = Add()
         self.act2 = Act()
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q o"]:
-        """The block's output."""
+    def __call__(self, x: Value) -> Value:
+        """(n, h, w, c) to (n, p, q, o)."""
         y = self.conv2(self.act1(self.conv1(x)))
         return self.act2(self.add(y, x if self.shortcut is None else self.shortcut(x)))
 
@@ -78,8 +77,8 @@ class ResNet(nnx.Module):
         self.mean = GlobalAvgPool()
         self.classifier = Dense(channels, classes, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
-        """Logits."""
+    def __call__(self, x: Value) -> Value:
+        """(n, h, w, c) images to (n, classes) logits."""
         x = self.act(self.stem(x))
         for block in self.blocks:
             x = block(x)

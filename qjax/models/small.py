@@ -5,9 +5,8 @@ in it.
 from __future__ import annotations
 
 from flax import nnx
-from jaxtyping import Array, Float
 
-from qjax.layers import Act, Add, ConvBN, Dense, GlobalAvgPool, MaxPool
+from qjax.layers import Act, Add, ConvBN, Dense, GlobalAvgPool, MaxPool, Value
 
 
 class SmallCNN(nnx.Module):
@@ -32,8 +31,8 @@ class SmallCNN(nnx.Module):
         self.mean = GlobalAvgPool()
         self.classifier = Dense(2 * width, classes, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
-        """Logits."""
+    def __call__(self, x: Value) -> Value:
+        """(n, h, w, c) images to (n, classes) logits."""
         x = self.act1(self.conv1(x))
         x = self.act2(self.pool(self.conv2(x)))
         x = self.act3(self.add(self.conv3(x), x))
