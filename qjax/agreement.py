@@ -15,6 +15,7 @@ from qjax.core.codes import Codes
 from qjax.core.requantize import Affine
 from qjax.floatfree import Function
 from qjax.integerize import IntegerNetwork
+from qjax.layers.layer import Value
 from qjax.layers.slots import Encode, Requantize, Slot
 from qjax.surgery import slots
 from qjax.tree import get, swap
@@ -213,7 +214,7 @@ def _pending_codes(network: IntegerNetwork, images: Array) -> dict[str, Codes]:
     seen: dict[str, Codes] = {}
 
     def recording(place: str, twin: Requantize | Encode):
-        def call(x: Codes) -> Codes:
+        def call(x: Value) -> Codes:
             seen[place] = x
             return twin(x)
 

@@ -5,6 +5,7 @@ program.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +26,7 @@ def float_values(fun: Callable, *args: object) -> list[str]:
     Returns:
         One line for each, naming the primitive; empty when the program holds none.
     """
-    closed = jax.make_jaxpr(fun)(*args)
-    found = [f"constant {np.shape(c)} {np.asarray(c).dtype}" for c in closed.consts if _is_float(c)]
-    return found + list(_scan(closed.jaxpr))
+    return list(_scan(jax.make_jaxpr(fun)(*args)))
 
 
 def _is_float(value: object) -> bool:
@@ -35,25 +34,24 @@ def _is_float(value: object) -> bool:
     return isinstance(value, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.inexact))
 
 
-def _scan(jaxpr: jax.extend.core.Jaxpr) -> Iterator[str]:
-    for var in (*jaxpr.invars, *jaxpr.constvars):
+def _scan(jaxpr: Any) -> Iterator[str]:
+    # By attribute, not by class: releases of JAX differ in which classes a closed jaxpr has.
+    yield from (f"constant {np.shape(c)}" for c in getattr(jaxpr, "consts", ()) if _is_float(c))
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    for var in (*inner.invars, *inner.constvars):
         if _is_float(var.aval):
             yield f"input {var.aval}"
-    for eqn in jaxpr.eqns:
+    for eqn in inner.eqns:
         for var in (*eqn.invars, *eqn.outvars):
-            literal = getattr(var, "val", None)
-            if _is_float(var.aval) or _is_float(literal):
+            if _is_float(var.aval) or _is_float(getattr(var, "val", None)):
                 yield f"{eqn.primitive.name}: {var.aval}"
-        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-            if isinstance(inner, jax.extend.core.ClosedJaxpr):
-                yield from (f"constant {np.shape(c)}" for c in inner.consts if _is_float(c))
-                yield from _scan(inner.jaxpr)
-            elif isinstance(inner, jax.extend.core.Jaxpr):
-                yield from _scan(inner)
+        for part in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(part):
+                yield from _scan(part)
 
 
 def _is_jaxpr(value: object) -> bool:
-    return isinstance(value, jax.extend.core.ClosedJaxpr | jax.extend.core.Jaxpr)
+    return hasattr(value, "eqns")
 
 
 def check_float_free(network: IntegerNetwork, shape: tuple[int, ...]) -> list[str]:

@@ -138,7 +138,7 @@ def integerize(
 
     def convert(path: str, layer: nnx.Module, inputs: tuple) -> object:
         try:
-            twins[path] = layer.integer(inputs, policy)  # pyright: ignore[reportCallIssue]
+            twins[path] = layer.integer(inputs, policy)  # pyright: ignore[reportAttributeAccessIssue]
         except ValueError as error:
             raise ValueError(f"layer {path!r} has no integer form here: {error}") from error
         return jax.eval_shape(twins[path], *inputs)  # pyright: ignore[reportArgumentType]

@@ -21,6 +21,7 @@ from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.record import config_hash, read
 from qjax.training.checkpoint import CheckpointError
+from qjax.training.hooks import Hooks
 from qjax.training.loop import NonFiniteError
 from qjax.training.run import Run
 from qjax.training.spec import RunSpec, Settings
@@ -74,6 +75,7 @@ def build(config: DictConfig) -> RunSpec:
     }
     recipe = instantiate(config.recipe, _convert_="all")
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
+    hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
     return RunSpec(
         names=names | {"recipe": recipe.name},
         w_bits=config.w_bits,
@@ -85,6 +87,9 @@ def build(config: DictConfig) -> RunSpec:
         phases=phases,
         settings=_settings(config),
         config=plain(config),
+        hooks=hooks,
+        e_bits=config.get("e_bits"),
+        g_bits=config.get("g_bits"),
     )
 
 
@@ -163,7 +168,9 @@ def _fresh(folder: Path) -> Path:
 def summary(folder: Path) -> str:
     """The result in a few lines."""
     record = read(folder)
-    share = {name: "-" if v is None else f"{100 * v:.2f} %" for name, v in record.accuracy.items()}
+    accuracy = record.accuracy
+    forms = {k: accuracy[k] for k in ("float", "simulated", "integer")}
+    share = {k: "-" if v is None else f"{100 * v:.2f} %" for k, v in forms.items()}
     lines = [
         f"accuracy   float {share['float']}   simulated {share['simulated']}   "
         f"integer {share['integer']}",

@@ -16,6 +16,7 @@ range that the grid covers, 0 outside.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -85,7 +86,7 @@ class AffineWeight(Quantizer):
 
     reference: ClassVar[str] = "jacob2018integer"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
-    kinds: ClassVar[dict[str, Kind]] = {"bits": "traced"}
+    kinds: ClassVar[Mapping[str, Kind]] = {"bits": "traced"}
 
     def __post_init__(self) -> None:
         check_bits("AffineWeight", self.bits, low=2)
@@ -149,7 +150,11 @@ class AffineActivation(Quantizer):
 
     reference: ClassVar[str] = "jacob2018integer"
     roles: ClassVar[tuple[str, ...]] = ("activation",)
-    kinds: ClassVar[dict[str, Kind]] = {"bits": "traced", "low": "statistic", "high": "statistic"}
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "bits": "traced",
+        "low": "statistic",
+        "high": "statistic",
+    }
 
     def __post_init__(self) -> None:
         check_bits("AffineActivation", self.bits, low=2)

@@ -15,6 +15,7 @@ released code; at one bit `dw = g`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -71,7 +72,7 @@ class DoReFaWeight(Quantizer):
 
     reference: ClassVar[str] = "zhou2016dorefa"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
-    kinds: ClassVar[dict[str, Kind]] = {"bits": "traced"}
+    kinds: ClassVar[Mapping[str, Kind]] = {"bits": "traced"}
     not_idempotent: ClassVar[str] = "tanh bends a quantized weight once more"
 
     def __post_init__(self) -> None:
@@ -126,7 +127,7 @@ class DoReFaActivation(Quantizer):
 
     reference: ClassVar[str] = "zhou2016dorefa"
     roles: ClassVar[tuple[str, ...]] = ("activation",)
-    kinds: ClassVar[dict[str, Kind]] = {"bits": "traced"}
+    kinds: ClassVar[Mapping[str, Kind]] = {"bits": "traced"}
     rectifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ Weights: Q_N = 2^(b-1), Q_P = 2^(b-1) - 1. Activations: Q_N = 0, Q_P = 2^b - 1. 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -93,7 +94,7 @@ class Lsq(Quantizer):
 
     reference: ClassVar[str] = "esser2020lsq"
     roles: ClassVar[tuple[str, ...]] = ("weight", "activation")
-    kinds: ClassVar[dict[str, Kind]] = {
+    kinds: ClassVar[Mapping[str, Kind]] = {
         "step": "learned",
         "bits": "traced",
         "features": "traced",

@@ -7,12 +7,13 @@ of many papers); a tensor that no rule mentions is an error.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxtyping import Array, Float
 
 from qjax.core.codes import Term
-from qjax.core.quantizer import Numbers, Quantizer, Role
+from qjax.core.quantizer import Kind, Numbers, Quantizer, Role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class NoQuantizer(Quantizer):
 
     reference: ClassVar[str] = "none"
     roles: ClassVar[tuple[str, ...]] = ("weight", "activation", "error")
-    kinds: ClassVar[dict] = {}
+    kinds: ClassVar[Mapping[str, Kind]] = {}
     is_float: ClassVar[bool] = True
 
     def init(self, x: Float[Array, "..."], role: Role) -> dict[str, Array]:

@@ -14,6 +14,7 @@ same group's later choice.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -97,7 +98,7 @@ class Pact(Quantizer):
 
     reference: ClassVar[str] = "choi2018pact"
     roles: ClassVar[tuple[str, ...]] = ("activation",)
-    kinds: ClassVar[dict[str, Kind]] = {"alpha": "learned", "bits": "traced", "decay": "traced"}
+    kinds: ClassVar[Mapping[str, Kind]] = {"alpha": "learned", "bits": "traced", "decay": "traced"}
     rectifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

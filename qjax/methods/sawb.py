@@ -14,6 +14,7 @@ replaced by max|w|, as there.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -22,7 +23,7 @@ from jaxtyping import Array, Float
 
 from qjax.core.codes import Term, decode_terms
 from qjax.core.gradients import clip_straight_through, straight_through
-from qjax.core.grid import top_code
+from qjax.core.grid import check_bits, top_code
 from qjax.core.quantizer import Kind, Numbers, Quantizer, Role, check_hashable
 
 COEFFICIENTS = {
@@ -71,10 +72,11 @@ class Sawb(Quantizer):
 
     reference: ClassVar[str] = "choi2019sawb"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
-    kinds: ClassVar[dict[str, Kind]] = {"bits": "traced", "coefficients": "traced"}
+    kinds: ClassVar[Mapping[str, Kind]] = {"bits": "traced", "coefficients": "traced"}
     not_idempotent: ClassVar[str] = "a quantized weight has other moments, hence another clip"
 
     def __post_init__(self) -> None:
+        check_bits("Sawb", self.bits, low=2)
         table = ZERO_ALIGNED if self.zero_aligned else COEFFICIENTS
         if self.bits is not None and self.bits not in table:
             raise ValueError(
