@@ -55,7 +55,7 @@ def gemmlowp(
 def q31(
     terms: Sequence[Int[Array, "*shape"]],
     affine: Affine,
-    multiply: wide.Multiply = wide.multiply,
+    multiply: wide.Multiply = wide.multiply_by_halves,
 ) -> Int32[Array, "*shape"]:
     """ruy and TFLite's single-rounding builds: as `gemmlowp`, with one rounding, half up.
 
@@ -95,9 +95,12 @@ def f32_zp_even(terms: Sequence[Int[Array, "*shape"]], affine: Affine) -> Int32[
         >>> f32_zp_even([jnp.array([1, 3, -1])], affine).tolist()  # rhe(1.5), rhe(2.5), rhe(0.5)
         [2, 2, 0]
     """
-    parts = _float_parts(terms, affine, "f32_zp_even")
-    value = _float_sum([*parts, jnp.float32(affine.zero_point)])
-    return jnp.clip(jnp.round(value), affine.low, affine.high).astype(jnp.int32)
+    zero = affine.zero_point
+    value = _float_sum(_float_parts(terms, affine, "f32_zp_even"))
+    # Clamped before the sum: as good as after, and it keeps XLA from fusing product and sum into
+    # one rounding.
+    inside = jnp.clip(value, affine.low - zero, affine.high - zero)
+    return jnp.round(inside + zero).astype(jnp.int32)
 
 
 def shift(
@@ -177,7 +180,7 @@ def _q31(
             [term], [factor], -factor * zero, (bounds,), "gemmlowp and q31 (ADD of 8-bit codes)"
         )
         total = total + scale_down(grown, *quantize_multiplier(np.abs(scale) / twice), multiply)
-        reach = reach + grown_reach
+        reach = reach + grown_reach / 2  # the multipliers below 2 * max(M) are at most a half
     return _clamp(scale_down(total, *_multiplier(twice / 2**left, reach), multiply), affine)
 
 

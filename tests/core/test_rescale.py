@@ -197,8 +197,9 @@ def test_ties_are_ruled_out_by_proof_only() -> None:
     bounds = ((-1000, 1000),)
     assert not plan_rescale(affine((0.3,), 0.1, bounds, -8, 7)).has_ties
     assert plan_rescale(affine((0.25,), 0.0, bounds, -8, 7)).has_ties
-    # 3/8 * t is a tie at t = 4 and nowhere below.
-    assert plan_rescale(affine((0.375,), 0.0, ((-4, 4),), -8, 7)).has_ties
+    # 3/8 * t is a tie at t = 4 and t = -4, and nowhere between.
+    assert plan_rescale(affine((0.375,), 0.0, ((-3, 4),), -8, 7)).has_ties
+    assert plan_rescale(affine((0.375,), 0.0, ((-4, 3),), -8, 7)).has_ties
     assert not plan_rescale(affine((0.375,), 0.0, ((-3, 3),), -8, 7)).has_ties
     assert plan_rescale(affine((0.0,), 0.5, bounds, -8, 7)).has_ties
     assert not plan_rescale(affine((0.0,), 0.25, bounds, -8, 7)).has_ties

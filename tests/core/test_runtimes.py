@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qjax.core.fixedpoint import quantize_multiplier
 from qjax.core.requantize import Policy, f32_even, f32_zp_even, gemmlowp, q31, q31_even, shift
 from qjax.core.shifts import shift_floor, shift_half_away, shift_half_up
 from tests.core.oracle import affine, golden, run
@@ -89,6 +90,41 @@ def test_golden_add(case: dict) -> None:
     assert np.abs(run(q31_even, terms, numbers) - np.array(case["expected"])).max() <= 1
 
 
+def added_twice_rounded(a: int, b: int, scales: list[float], left: int) -> int:
+    """TFLite's ADD of centred codes on the output grid, over Python integers."""
+
+    def multiply(x: int, multiplier: float) -> int:
+        q31, exponent = (int(v) for v in quantize_multiplier(multiplier))
+        high = ((x << max(exponent, 0)) * q31 + 2**30) >> 31
+        away = (abs(high) + (1 << max(-exponent, 0) >> 1)) >> max(-exponent, 0)
+        return away if high >= 0 else -away
+
+    twice = 2 * max(scales)
+    total = sum(multiply(x << left, s / twice) for x, s in zip((a, b), scales, strict=True))
+    return multiply(total, twice / 2**left)
+
+
+@pytest.mark.parametrize(("high", "left"), [(127, 20), (32767, 15)])
+def test_add_shifts_left_by_20_and_by_15_for_int16(high: int, left: int) -> None:
+    rng = np.random.default_rng(8)
+    # The first operand makes ties, and the second breaks them where its bits survive the shift.
+    scales, low = [0.5, 2e-7], -high - 1
+    terms = list(rng.integers(-128, 128, (2, 2000), dtype=np.int32))
+    numbers = affine(scales, 0.0, [(low, high)] * 2, low, high)
+    rows = np.stack(terms, axis=1).tolist()
+    expected = {
+        n: np.array([added_twice_rounded(a, b, scales, n) for a, b in rows]) for n in (15, 20)
+    }
+    assert (run(gemmlowp, terms, numbers) == np.clip(expected[left], low, high)).all()
+    assert (expected[15] != expected[20]).any()
+
+
+def test_bias_rounds_half_away_from_zero() -> None:
+    numbers = affine([[1.0, 1.0, 1.0]], [0.5, -0.5, 2.5], [(0, 0)])
+    for rule in (gemmlowp, q31, f32_even, f32_zp_even, shift):
+        assert run(rule, [np.zeros((1, 3), np.int32)], numbers).tolist() == [[1, -1, 3]]
+
+
 def test_golden_shift_with_a_bias() -> None:
     case = golden("pot_integer_dense")
     step = 2.0 ** -case["shift_cut=pos_x+pos_w-pos_out"]
@@ -128,11 +164,12 @@ def test_f32_policies_round_float32_products() -> None:
 
 
 def test_f32_zp_even_is_not_fused_into_one_rounding() -> None:
-    # 3 * 0.16666667 in float32 rounds to 0.5; fused with the addition it stays above 0.5.
-    scale = np.float32(1 / 6).astype(np.float64)
-    numbers = affine([scale], 2.0, [(-9, 9)], zero_point=2)
-    assert float(np.float32(3) * np.float32(scale)) == 0.5 != 3 * scale
-    assert run(f32_zp_even, [np.array([3], np.int32)], numbers).tolist() == [2]
+    # 21 * float32(1/6) is 3.5 in float32, 3.5000001 exactly; less 3 it is a tie only if rounded.
+    scale = np.float32(1 / 6)
+    assert np.float32(21) * scale == 3.5 != 21 * float(scale)
+    term = np.array([21], np.int32)
+    numbers = affine([float(scale)], -3.0, [(-99, 99)], zero_point=-3)
+    assert run(f32_zp_even, [term], numbers).tolist() == [0]
 
 
 WIDE = [(-(2**30), 2**30)]
