@@ -4,8 +4,8 @@
 
 ResNet-20 on 32x32 images, batch 64, SGD with momentum, one process. Float and quantized steps
 alternate, so that a noisy machine disturbs both alike; each figure is the median over the rounds.
-Prints one JSON line: `ratio`, `float_ms`, `quantized_ms`; with `--peers` also Qwix's own ratio on
-its own model of the same shape.
+Prints one JSON line: `ratio`, `float_ms`, `quantized_ms`; with `--peers` also Qwix's ratios, over
+its own float step of the same shape.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def main() -> None:
         **{f"{name}_ms": round(value, 2) for name, value in medians.items()},
     }
     if options.peers:
-        line["qwix_ratio"] = round(medians["qwix_quantized"] / medians["qwix_float"], 4)
+        for name in ("qwix_fake", "qwix_int8"):
+            line[f"{name}_ratio"] = round(medians[name] / medians["qwix_float"], 4)
     print(json.dumps(line | {"rounds": options.rounds, "device": jax.devices()[0].device_kind}))
 
 
