@@ -66,8 +66,10 @@ class Operator(abc.ABC):
         return {name: getattr(self, name) for name in fields if name not in ("inputs", "output")}
 
     def note(self) -> str:
-        """Attributes as a listing shows them."""
-        return " ".join(f"{name}={_short(value)}" for name, value in self.attributes().items())
+        """Attributes as a listing shows them: those that are not as they would be if left out."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        shown = [(k, v) for k, v in self.attributes().items() if v != usual[k]]
+        return " ".join(f"{name}={_short(value)}" for name, value in shown)
 
 
 def _short(value: object) -> str:

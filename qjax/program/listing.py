@@ -1,41 +1,62 @@
-"""A program as a page of text: what a researcher reads, one operator a line."""
+"""A program as a page of text: what a researcher reads, one operator a line.
 
-from collections.abc import Sequence
+Tensors are called by the line that computes them, %4; inputs are %a, %b. Constants are told by bits
+and shape. The names they have in the program stand at the end of the lines.
+"""
+
+import string
+from collections.abc import Mapping, Sequence
 
 from qjax.program.base import Operator
 from qjax.program.program import Program
 from qjax.program.tensor import Shape, Tensor, code_range
 
-_HEADINGS = ("", "operator", "inputs", "output", "codes", "scale", "zero", "attributes")
+_HEADINGS = ("", "operator", "of", "constants", "codes", "scale", "zero", "attributes", "name")
+_LONGEST_NAME = 40
 
 
 def listing(program: Program) -> str:
     """Operators in order, each with its inputs, its output's codes and units, its attributes."""
-    rows = [_input_row(program[name]) for name in program.inputs]
-    rows += [_row(program, place, op) for place, op in enumerate(program.operators, start=1)]
-    weights = [tensor for tensor in program.tensors if tensor.data is not None]
+    labels = _labels(program)
+    rows = [_row(labels[name], "input", "", "", program[name], "") for name in program.inputs]
+    rows += [_operator_row(program, operator, labels) for operator in program.operators]
+    constants = [tensor for tensor in program.tensors if tensor.data is not None]
     head = (
         f"program of {len(program.operators)} operators, policy {program.policy}, "
-        f"{sum(tensor.elements for tensor in weights):,} constants"
+        f"{sum(tensor.elements for tensor in constants):,} constants"
     )
-    tail = f"outputs: {', '.join(program.outputs)}"
+    tail = f"outputs: {', '.join(labels[name] for name in program.outputs)}"
     return "\n".join([head, "", *aligned([_HEADINGS, *rows]), "", tail])
 
 
-def _input_row(tensor: Tensor) -> tuple[str, ...]:
-    return ("", "input", "", tensor.name, *_units(tensor), "")
+def _labels(program: Program) -> dict[str, str]:
+    """Short names of the activations."""
+    letters = string.ascii_lowercase
+    inputs = {
+        name: f"%{letters[place % 26]}{place // 26 or ''}"
+        for place, name in enumerate(program.inputs)
+    }
+    places = enumerate(program.operators, start=1)
+    return inputs | {operator.output: f"%{place}" for place, operator in places}
 
 
-def _row(program: Program, place: int, operator: Operator) -> tuple[str, ...]:
-    inputs = ", ".join(_named(program[name]) for name in operator.inputs)
-    output = program[operator.output]
-    return (str(place), operator.kind, inputs, output.name, *_units(output), operator.note())
+def _operator_row(
+    program: Program, operator: Operator, labels: Mapping[str, str]
+) -> tuple[str, ...]:
+    tensors = [program[name] for name in operator.inputs]
+    read = " ".join(labels[tensor.name] for tensor in tensors if tensor.data is None)
+    constants = [tensor for tensor in tensors if tensor.data is not None]
+    told = " ".join(f"{tensor.bits}b{shape_text(tensor.shape)}" for tensor in constants)
+    output, label = program[operator.output], labels[operator.output]
+    return _row(label, operator.kind, read, told, output, operator.note())
 
 
-def _named(tensor: Tensor) -> str:
-    if tensor.data is None:
-        return tensor.name
-    return f"{tensor.name} {tensor.bits}b {shape_text(tensor.shape)}"
+def _row(
+    label: str, kind: str, read: str, constants: str, output: Tensor, note: str
+) -> tuple[str, ...]:
+    name = output.name
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+    return (label, kind, read, constants, *_units(output), note, short)
 
 
 def _units(tensor: Tensor) -> tuple[str, str, str]:
@@ -65,8 +86,5 @@ def shape_text(shape: Shape) -> str:
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows of cells as lines with straight columns, two spaces apart."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return [line.rstrip() for line in lines]
+    cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return ["  ".join(row).rstrip() for row in cells]

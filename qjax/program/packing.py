@@ -48,8 +48,11 @@ def pack(values: np.ndarray, packing: Packing) -> bytes:
     steps = ((values.astype(np.int64) - packing.low) // packing.step).ravel()
     if packing.bits in (8, 16, 32):
         return steps.astype(f"<u{packing.bits // 8}").tobytes()
-    bits = (steps[:, None] >> np.arange(packing.bits)) & 1
-    return np.packbits(bits.astype(np.uint8), bitorder="little").tobytes()
+    parts = []
+    for start in range(0, steps.size, _BLOCK):
+        bits = (steps[start : start + _BLOCK, None] >> np.arange(packing.bits)) & 1
+        parts.append(np.packbits(bits.astype(np.uint8), bitorder="little").tobytes())
+    return b"".join(parts)
 
 
 def unpack(content: bytes, elements: int, packing: Packing) -> np.ndarray:

@@ -1,12 +1,15 @@
 """Running a program: pure functions of integers, to be compiled whole by `jax.jit`.
 
-logits = jax.jit(partial(run, program))(pixels)["logits"]
+    logits = runner(program)(pixels)["logits"]
+
+`run` is the same uncompiled, and `step` one operator by itself.
 """
 
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from qjax.program.base import Operator
@@ -15,7 +18,7 @@ from qjax.program.tensor import Tensor
 
 
 def run(
-    program: Program, inputs: Array | Mapping[str, Array], *, all_tensors: bool = False
+    program: Program, inputs: ArrayLike | Mapping[str, ArrayLike], *, all_tensors: bool = False
 ) -> dict[str, Array]:
     """Compute a program's outputs.
 
@@ -32,9 +35,8 @@ def run(
         ValueError: inputs that are not those the program declares.
     """
     values = _checked(program, inputs)
-    constants = {t.name: jnp.asarray(t.data) for t in program.tensors if t.data is not None}
     for operator in program.operators:
-        values[operator.output] = step(program, operator, values | constants)
+        values[operator.output] = step(program, operator, values)
     return values if all_tensors else {name: values[name] for name in program.outputs}
 
 
@@ -43,7 +45,7 @@ def step(program: Program, operator: Operator, values: Mapping[str, Array]) -> A
 
     Args:
         program, operator: which one.
-        values: by name, at least the operator's inputs; constants may be left out.
+        values: by name, at least the activations that it reads.
 
     Returns:
         The codes of its output.
@@ -56,28 +58,27 @@ def step(program: Program, operator: Operator, values: Mapping[str, Array]) -> A
     return operator.compute(site, *given)
 
 
-def _checked(program: Program, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
-    if not isinstance(inputs, Mapping):
-        inputs = {name: inputs for name in program.inputs[:1]}
-    if set(inputs) != set(program.inputs):
+def _checked(program: Program, inputs: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, Array]:
+    given = inputs if isinstance(inputs, Mapping) else {program.inputs[0]: inputs}
+    if set(given) != set(program.inputs):
         raise ValueError(
-            f"the program's inputs are {', '.join(program.inputs)}, got {', '.join(inputs)}"
+            f"the program's inputs are {', '.join(program.inputs)}, got {', '.join(given)}"
         )
-    batches = set()
-    for name in program.inputs:
-        tensor, value = program[name], inputs[name]
-        _check_input(tensor, value)
-        batches |= {value.shape[0]} if tensor.shape[:1] == (None,) else set()
+    values = {name: jnp.asarray(given[name]) for name in program.inputs}
+    for name, value in values.items():
+        _check_input(program[name], value)
+    batched = [name for name in values if program[name].shape[:1] == (None,)]
+    batches = {values[name].shape[0] for name in batched}
     if len(batches) > 1:
         raise ValueError(f"inputs must share one batch, got {sorted(batches)}")
-    return dict(inputs)
+    return values
 
 
 def _check_input(tensor: Tensor, value: Array) -> None:
     fits = len(value.shape) == len(tensor.shape) and all(
         size in (None, given) for size, given in zip(tensor.shape, value.shape, strict=True)
     )
-    if not fits or jnp.dtype(value.dtype).name != tensor.dtype:
+    if not fits or value.dtype.name != tensor.dtype:
         raise ValueError(
             f"input {tensor.name!r} must be {tensor.dtype} of shape {tensor.shape}, got "
             f"{value.dtype} of shape {value.shape}"

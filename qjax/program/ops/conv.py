@@ -74,20 +74,21 @@ class Conv2D(Operator):
         total = conv_acc(
             x,
             jnp.asarray(plan.kernel),
-            self.strides,
-            self.padding,
-            self.groups,
-            self.dilation,
+            strides=self.strides,
+            padding=self.padding,
+            groups=self.groups,
+            dilation=self.dilation,
             pad_value=zero,
         )
         if plan.correction is not None:
+            kh, kw, *_ = plan.kernel.shape
             sums = window_sum(
                 x,
-                plan.kernel.shape[:2],
-                self.strides,
-                self.padding,
-                self.groups,
-                self.dilation,
+                (kh, kw),
+                strides=self.strides,
+                padding=self.padding,
+                groups=self.groups,
+                dilation=self.dilation,
                 pad_value=zero,
             )
             sums = jnp.repeat(sums, plan.kernel.shape[3] // self.groups, axis=-1)
@@ -143,7 +144,8 @@ class TransposeConv2D(Operator):
         kernel = jnp.asarray(plan.kernel[::-1, ::-1])
         total = conv_acc(spread, kernel, pad_value=zero)
         if plan.correction is not None:
-            sums = window_sum(spread, plan.kernel.shape[:2])
+            kh, kw, *_ = plan.kernel.shape
+            sums = window_sum(spread, (kh, kw))
             total = plan.double * total - weights.lanes(plan.correction, 4) * sums
         return weights.finish(site, total, plan, site.inputs[1].dtype == "uint8")
 

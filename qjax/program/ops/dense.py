@@ -4,12 +4,16 @@ import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from qjax.core.fixedpoint import effective_multiplier
 from qjax.core.intconv import dense_acc
+from qjax.core.tables import round_half_away
+from qjax.core.thresholds import count_thresholds
 from qjax.program.base import Operator, Site, require_rank
 from qjax.program.ops import weights
-from qjax.program.tensor import Shape
+from qjax.program.tensor import DTYPES, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +23,22 @@ class Dense(Operator):
     Inputs: x, whose elements are read as rows of c whatever its shape (as TFLite does); weights
     (c, o); and, if any, an int32 bias (o,). The output has the rows in any shape that ends in o.
     An int32 output is the sum itself; any other one is requantized.
+
+    Attributes:
+        scaling: "policy", as all operators; or "float64", the product of the sum and the multiplier
+            in float64, rounded once, ties away from zero. LiteRT's reference kernel has computed
+            this one operator so since 2025. Its codes are counted from integer thresholds that the
+            host finds with that very formula, so the program stays integer.
     """
 
     kind: ClassVar[str] = "dense"
     arity: ClassVar[tuple[int, int]] = (2, 3)
+
+    scaling: str = "policy"
+
+    def __post_init__(self) -> None:
+        if self.scaling not in ("policy", "float64"):
+            raise ValueError(f"dense.scaling must be policy or float64, got {self.scaling!r}")
 
     def infer(self, site: Site) -> Shape:
         """The output's own shape, where it holds as many rows as the input does."""
@@ -38,6 +54,8 @@ class Dense(Operator):
                 f"{output} of shape {output.shape}"
             )
         weights.check(site, channels)
+        if self.scaling == "float64" and output.dtype not in ("int8", "uint8"):
+            raise ValueError(f"dense.scaling of {output} must be policy: it is {output.dtype}")
         return output.shape
 
     def compute(self, site: Site, *values: Array) -> Array:
@@ -51,8 +69,42 @@ class Dense(Operator):
             sums = jnp.sum(rows, axis=1, keepdims=True, dtype=jnp.int32)
             total = plan.double * total - weights.lanes(plan.correction, 2) * sums
         total = total.reshape(*_sizes(site.output.shape, x.shape[0]))
+        if self.scaling == "float64":
+            return self._counted(site, weights.finish_sum(site, total, plan))
         return weights.finish(site, total, plan, per_tensor=weight.units.axis is None)
+
+    def _counted(self, site: Site, total: Array) -> Array:
+        """Codes of a sum by the thresholds it has passed."""
+        x, weight, output = (t.units for t in (*site.inputs[:2], site.output))
+        scale = effective_multiplier(x.step, weight.scale.value, output.step)
+        low, high = site.output.range
+        least = least_sums(np.arange(low + 1, high + 1) - output.zero, np.asarray(scale))
+        codes = low + count_thresholds(total, least)
+        return codes.astype(DTYPES[site.output.dtype])
 
 
 def _sizes(shape: Shape, batch: int) -> tuple[int, ...]:
     return tuple(batch if size is None else size for size in shape)
+
+
+def least_sums(steps: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The least whole number whose float64 product with `scale` rounds to each step or above.
+
+    Args:
+        steps: whole numbers, (k,).
+        scale: positive, () or (c,).
+
+    Returns:
+        int64 (k,) or (k, c), clipped to [-2**31, 2**31].
+
+    >>> least_sums(np.array([0, 1]), np.asarray(0.25)).tolist()  # -1/4 -> 0, 1/2 -> 1
+    [-1, 2]
+    """
+    wanted = steps.reshape(-1, *[1] * scale.ndim).astype(np.float64)
+    # The exact crossing is within a few units of this one, where the loops below find it.
+    least = np.clip(np.ceil((wanted - 0.5) / scale), -(2.0**31), 2.0**31)
+    for _ in range(4):
+        lower = round_half_away((least - 1) * scale) >= wanted
+        higher = round_half_away(least * scale) < wanted
+        least = np.clip(least - lower + higher, -(2.0**31), 2.0**31)
+    return least.astype(np.int64)

@@ -69,7 +69,7 @@ def signed(x: Array, tensor: Tensor) -> tuple[Array, int]:
 
 
 def finish(site: Site, accumulator: Int[Array, "..."], weights: Weights, per_tensor: bool) -> Array:
-    """Add the constant, then requantize, or hand the sum on where the output is int32.
+    """Requantize the whole sum, or hand it on where the output is int32.
 
     Args:
         site: of the layer.
@@ -77,12 +77,9 @@ def finish(site: Site, accumulator: Int[Array, "..."], weights: Weights, per_ten
         weights: of the layer.
         per_tensor: whether TFLite's kernel computes one multiplier for the layer (`arithmetic`).
     """
-    constant = _constant(site, weights)
-    if constant.any():
-        # The constant may wrap by itself; int32 sums are modular and the whole is inside.
-        accumulator = accumulator + lanes(constant, accumulator.ndim)
+    total = finish_sum(site, accumulator, weights)
     if site.output.dtype == "int32":
-        return accumulator
+        return total
     x, weight = site.inputs[0].units, site.inputs[1].units
     scale = multiplier(
         site.policy,
@@ -91,7 +88,16 @@ def finish(site: Site, accumulator: Int[Array, "..."], weights: Weights, per_ten
         site.output.units.step,
         per_tensor=per_tensor,
     )
-    return rescale(site.policy, accumulator, scale, sum_bounds(site, weights), site.output)
+    return rescale(site.policy, total, scale, sum_bounds(site, weights), site.output)
+
+
+def finish_sum(site: Site, accumulator: Int[Array, "..."], weights: Weights) -> Array:
+    """Add what does not depend on x."""
+    constant = _constant(site, weights)
+    if not constant.any():
+        return accumulator
+    # The constant may wrap by itself; int32 sums are modular and the whole is inside.
+    return accumulator + lanes(constant, accumulator.ndim)
 
 
 def _constant(site: Site, weights: Weights) -> np.ndarray:

@@ -1,0 +1,67 @@
+"""Compares every operator of an integer network's file with the runtime the file is made for.
+
+    python -m qjax.compare file=NET.tflite                 100 samples of random codes
+    python -m qjax.compare file=NET.tflite samples=1000 data=cifar10
+    python -m qjax.compare file=NET.tflite detail=true     one more line for each operator
+
+Each operator is given the runtime's own inputs (LiteRT with its reference kernels), so that a
+difference is found where it arises. Prints one line of JSON: `operators`, `compared_codes`,
+`mismatched_codes`, `argmax_agreement` (end to end; null where there is none), `unsupported`.
+`data` names a set of `python -m qjax.data list`; its test images are taken.
+"""
+
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+from qjax.arguments import flag, key_values, whole
+from qjax.program.comparison import Samples, compare_tflite, image_inputs, random_inputs
+
+_KEYS = ("file", "samples", "data", "seed", "detail")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns 0, 1 when codes differ or an operator is unsupported, 2 for a wrong
+    argument or a file that cannot be read.
+    """
+    if not arguments or set(arguments) & {"-h", "--help"}:
+        sys.stdout.write(__doc__ or "")
+        return 0 if arguments else 2
+    try:
+        options = key_values(arguments, _KEYS)
+        if "file" not in options:
+            raise ValueError("file must be given: file=NET.tflite")
+        samples = whole(options, "samples", 100, least=1)
+        detail = flag(options, "detail", False)
+        inputs = _inputs(options.get("data"), samples, whole(options, "seed", 0, least=0))
+        result = compare_tflite(options["file"], samples, inputs)
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    print(json.dumps(result.summary()))
+    if detail:
+        for row in result.results:
+            print(json.dumps(dataclasses.asdict(row)))
+    mismatched = any(row.mismatched for row in result.results)
+    return int(mismatched or bool(result.unsupported))
+
+
+def _inputs(data: str | None, samples: int, seed: int) -> Samples:
+    if data is None:
+        return random_inputs(seed)
+    try:
+        loader = importlib.import_module(f"qjax.data.{data}")
+        images = loader.load().test_images
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(
+            f"data must name a set of `python -m qjax.data list`, got {data}"
+        ) from error
+    if samples > len(images):
+        raise ValueError(f"samples must be at most {len(images)}, the test images, got {samples}")
+    return image_inputs(images)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

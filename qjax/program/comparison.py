@@ -1,0 +1,231 @@
+"""A file's operators against the runtime it was made for, each fed the runtime's own inputs.
+
+An operator that differs is then found where it stands: its error does not spread. End to end the
+program and the runtime are compared by the class they choose.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from qjax.program.litert import Reference
+from qjax.program.program import Program
+from qjax.program.run import run
+from qjax.program.tensor import Tensor, code_range
+from qjax.program.tflite import Import, translate
+from qjax.program.tflite_file import read_file
+
+_BATCH = 20
+
+type Values = Mapping[str, np.ndarray]
+type Samples = Callable[[Sequence[Tensor], int, int], list[np.ndarray]]
+"""(inputs, first sample, number) -> for each input, (number, *its shape)."""
+
+
+@dataclasses.dataclass
+class OperatorResult:
+    """How one operator fared.
+
+    Attributes:
+        kind, output: the operator.
+        compared, mismatched: codes; numbers of a float output.
+        largest: largest difference of a code.
+    """
+
+    kind: str
+    output: str
+    compared: int = 0
+    mismatched: int = 0
+    largest: float = 0.0
+
+    def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
+        """Count one batch."""
+        difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
+        self.compared += ours.size
+        self.mismatched += int(np.count_nonzero(difference))
+        self.largest = max(self.largest, float(difference.max(initial=0.0)))
+
+
+@dataclasses.dataclass
+class Comparison:
+    """How a file fared.
+
+    Attributes:
+        results: its operators, in order.
+        unsupported: one line for each operator that a program cannot hold.
+        agreeing: samples on which program and runtime choose the same class, end to end.
+        samples: how many; 0 where no class could be compared.
+    """
+
+    results: list[OperatorResult]
+    unsupported: tuple[str, ...]
+    agreeing: int = 0
+    samples: int = 0
+
+    def summary(self) -> dict[str, object]:
+        """The line that `python -m qjax.compare` prints."""
+        return {
+            "operators": len(self.results),
+            "compared_codes": sum(result.compared for result in self.results),
+            "mismatched_codes": sum(result.mismatched for result in self.results),
+            "argmax_agreement": self.agreeing / self.samples if self.samples else None,
+            "unsupported": list(self.unsupported),
+        }
+
+
+def compare_tflite(path: str | Path, samples: int, inputs: Samples) -> Comparison:
+    """Run every operator of a .tflite file on LiteRT's own tensors and count differing codes.
+
+    Args:
+        path: of the file.
+        samples: how many.
+        inputs: where samples come from, as `random_inputs`.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `read_tflite`, but for operators that are
+            not supported: these are listed and the others compared.
+    """
+    imported = translate(read_file(path))
+    reference = Reference(path)
+    singles = [_Single(program) for program in imported.singles]
+    whole = None if imported.unsupported else _Whole(imported.program())
+    result = Comparison([single.result for single in singles], imported.unsupported)
+    if not singles:
+        return result
+    given = _inputs(imported)
+    needed = _numbers(imported, singles)
+    for start in range(0, samples, _BATCH):
+        batch = inputs(given, start, min(_BATCH, samples - start))
+        tensors = reference.run(batch, list(needed.values()))
+        values = {name: tensors[number] for name, number in needed.items()}
+        values |= {tensor.name: data for tensor, data in zip(given, batch, strict=True)}
+        for single in singles:
+            single.add(values)
+        if whole is not None and whole.has_classes:
+            ours = whole.classes([values[name] for name in imported.inputs])
+            theirs = np.argmax(values[imported.outputs[0]], axis=-1)
+            result.agreeing += int(np.sum(ours.reshape(theirs.shape) == theirs))
+            result.samples += theirs.size
+    return result
+
+
+def _inputs(imported: Import) -> list[Tensor]:
+    """The file's inputs, in its own shapes."""
+    known = {tensor.name: tensor for tensor in imported.tensors}
+    missing = [name for name in imported.inputs if name not in known]
+    if missing:
+        raise ValueError(f"input {missing[0]!r} feeds no operator that is supported")
+    return [known[name] for name in imported.inputs]
+
+
+def _numbers(imported: Import, singles: Sequence["_Single"]) -> dict[str, int]:
+    """The tensors to keep: what the operators read and compute, by name."""
+    numbers = {tensor.name: place for place, tensor in enumerate(imported.file.tensors)}
+    names = {name for single in singles for name in (*single.program.inputs, single.output)}
+    return {name: numbers[name] for name in sorted(names | set(imported.outputs))}
+
+
+class _Batched:
+    """A program on samples stacked as the runtime gives them, (samples, *shape in the file)."""
+
+    def __init__(self, program: Program, function: Callable[[Values], jax.Array]) -> None:
+        self.program = program
+        compiled = jax.jit(function)
+        free = program[program.inputs[0]].shape[:1] == (None,)
+        self._call = self._together(compiled) if free else self._apart(compiled)
+
+    def _together(self, compiled) -> Callable[[Values], np.ndarray]:
+        # The file's first axis of one makes way for the samples.
+        def call(values: Values) -> np.ndarray:
+            given = {name: np.squeeze(values[name], 1) for name in self.program.inputs}
+            return np.asarray(compiled(given))[:, None]
+
+        return call
+
+    def _apart(self, compiled) -> Callable[[Values], np.ndarray]:
+        def call(values: Values) -> np.ndarray:
+            count = len(values[self.program.inputs[0]])
+            return np.stack([np.asarray(compiled(sample)) for sample in self._each(values, count)])
+
+        return call
+
+    def _each(self, values: Values, count: int) -> Iterator[dict[str, np.ndarray]]:
+        for place in range(count):
+            yield {name: values[name][place] for name in self.program.inputs}
+
+    def __call__(self, values: Values) -> np.ndarray:
+        """Its output, (samples, *shape in the file)."""
+        return self._call(values)
+
+
+class _Single:
+    """One operator by itself."""
+
+    def __init__(self, program: Program) -> None:
+        (operator,) = program.operators
+        self.program = program
+        self.output = operator.output
+        self.result = OperatorResult(operator.kind, operator.output)
+        self._run = _Batched(program, lambda values: run(program, values)[operator.output])
+
+    def add(self, values: Values) -> None:
+        """Compare on one batch of the runtime's tensors."""
+        self.result.add(self._run(values), values[self.output])
+
+
+class _Whole:
+    """The program end to end."""
+
+    def __init__(self, program: Program) -> None:
+        output = program[program.outputs[0]]
+        self.has_classes = bool(output.shape) and output.shape[-1] not in (None, 1)
+        self._run = _Batched(program, lambda values: run(program, values)[output.name])
+        self._names = program.inputs
+
+    def classes(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The index of the largest number along the last axis of the first output."""
+        return np.argmax(self._run(dict(zip(self._names, inputs, strict=True))), axis=-1)
+
+
+def random_inputs(seed: int = 0) -> Samples:
+    """Codes over the whole range of each input; for a float input, numbers over [-1, 1]."""
+
+    def samples(inputs: Sequence[Tensor], start: int, count: int) -> list[np.ndarray]:
+        drawn = []
+        for place, tensor in enumerate(inputs):
+            rng = np.random.default_rng((seed, start, place))
+            shape = (count, *(1 if size is None else size for size in tensor.shape))
+            if tensor.dtype == "float32":
+                drawn.append(rng.uniform(-1, 1, shape).astype(np.float32))
+            else:
+                low, high = code_range(tensor.dtype)
+                drawn.append(rng.integers(low, high + 1, shape).astype(tensor.dtype))
+        return drawn
+
+    return samples
+
+
+def image_inputs(images: np.ndarray) -> Samples:
+    """8-bit images as a file's one input takes them: pixel, pixel - 128, or pixel / 255.
+
+    Args:
+        images: uint8 (n, h, w, c).
+    """
+
+    def samples(inputs: Sequence[Tensor], start: int, count: int) -> list[np.ndarray]:
+        (tensor,) = inputs
+        pixels = images[start : start + count, None]
+        if pixels.shape[1:] != tensor.shape:
+            raise ValueError(
+                f"images of shape {images.shape[1:]} do not fit {tensor} of shape {tensor.shape}"
+            )
+        if tensor.dtype == "float32":
+            return [pixels.astype(np.float32) / 255]
+        if tensor.dtype == "int8":
+            return [(pixels.astype(np.int16) - 128).astype(np.int8)]
+        return [pixels.astype(tensor.dtype)]
+
+    return samples
