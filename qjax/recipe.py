@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from qjax.core.quantizer import Quantizer
 from qjax.probe import Call
@@ -18,6 +19,14 @@ WEIGHTED = ("conv", "dense")
 KINDS = ("conv", "dense", "act", "add", "concat", "pool", "shape")
 REQUIRED = {"conv": ("weight",), "dense": ("weight",), "act": ("output",)}
 """Slots that some rule must set (to `NoQuantizer`, where float is meant)."""
+
+ROLES: dict[str, Literal["weight", "activation", "error"]] = {
+    "weight": "weight",
+    "input": "activation",
+    "output": "activation",
+    "error": "error",
+}
+"""What kind of tensor each slot quantizes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +41,9 @@ class Rule:
         input: for conv and dense: quantize what the layer receives.
         output: for activations; for other layers only when `kind` names them (TFLite-like
             placement).
-        error: for conv and dense: quantize the gradient with respect to the output (DoReFa, WAGE).
+        error: for conv and dense: quantize the gradient with respect to the product, before BN
+            (DoReFa); for activations only when `kind` names them: the gradient between function
+            and output quantizer (WAGE).
     """
 
     match: str = "*"
@@ -45,13 +56,7 @@ class Rule:
     def __post_init__(self) -> None:
         if self.kind and self.kind not in KINDS:
             raise ValueError(f"Rule.kind must be one of {KINDS} or empty, got {self.kind!r}")
-        roles = {
-            "weight": "weight",
-            "input": "activation",
-            "output": "activation",
-            "error": "error",
-        }
-        for slot, role in roles.items():
+        for slot, role in ROLES.items():
             quantizer = getattr(self, slot)
             if quantizer is not None and role not in quantizer.roles:
                 raise ValueError(
@@ -59,7 +64,7 @@ class Rule:
                     f"{', '.join(quantizer.roles)}; "
                     f"choose a quantizer for the role {role}"
                 )
-        if not any(getattr(self, slot) for slot in roles):
+        if not any(getattr(self, slot) for slot in ROLES):
             raise ValueError(
                 f"Rule(match={self.match!r}) sets no quantizer; set weight, input, output or error"
             )
@@ -72,7 +77,8 @@ class Rule:
             or not self.matches(call, ends)
         ):
             return False
-        return slot != "output" or call.layer.kind == "act" or self.kind == call.layer.kind
+        usual = {"output": ("act",), "error": WEIGHTED}.get(slot, (call.layer.kind,))
+        return call.layer.kind in usual or self.kind == call.layer.kind
 
     def matches(self, call: Call, ends: tuple[str, str]) -> bool:
         """Whether path and kind fit."""
@@ -88,11 +94,11 @@ class Recipe:
     """An ordered tuple of rules.
 
     Attributes:
-        rules: first match wins, slot by slot.
+        rules: kept as a tuple; first match wins, slot by slot.
         name: for the record.
     """
 
-    rules: tuple[Rule, ...]
+    rules: Sequence[Rule]
     name: str = "custom"
 
     def __post_init__(self) -> None:

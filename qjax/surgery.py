@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from qjax.core.quantizer import Quantizer, Role
-from qjax.layers.slots import Slot
+from qjax.layers.slots import ErrorSlot, Slot
 from qjax.probe import Call, probe
-from qjax.recipe import Recipe
+from qjax.recipe import ROLES, Recipe
 from qjax.tree import walk
 
 
@@ -41,7 +41,7 @@ class LayerRow:
     weight_bytes: int
 
 
-def quantize(model: nnx.Module, recipe: Recipe, sample: Array) -> nnx.Module:
+def quantize(model: nnx.Module, recipe: Recipe, sample: Array, seed: int = 0) -> nnx.Module:
     """A copy of `model` whose slots simulate the recipe's quantizers; the model itself is left as
     it is.
 
@@ -49,6 +49,7 @@ def quantize(model: nnx.Module, recipe: Recipe, sample: Array) -> nnx.Module:
         model: built from `qjax.layers`, with or without trained weights.
         recipe: which quantizer goes where.
         sample: a batch of real inputs (n, h, w, c), from which data-dependent first numbers come.
+        seed: of the noise of stochastic quantizers, each with a random stream of its own.
 
     Raises:
         ValueError: see `probe` and `Recipe.resolve`; raised before anything is changed.
@@ -68,34 +69,42 @@ def quantize(model: nnx.Module, recipe: Recipe, sample: Array) -> nnx.Module:
     tensors = {call.path: call for call in calls}
     copy = nnx.clone(model)
     layers = dict(walk(copy))
-    for (path, slot), quantizer in chosen.items():
+    for index, ((path, slot), quantizer) in enumerate(chosen.items()):
         if not getattr(quantizer, "is_float", False):
-            setattr(layers[path], slot, _bind(quantizer, slot, tensors[path]))
+            key = jax.random.fold_in(jax.random.key(seed), index)
+            setattr(layers[path], slot, _bind(quantizer, slot, tensors[path], key))
     return copy
 
 
-def _bind(quantizer: Quantizer, slot: str, call: Call) -> Slot:
+def _bind(quantizer: Quantizer, slot: str, call: Call, key: PRNGKeyArray) -> Slot | ErrorSlot:
     source: dict[str, Callable[[], Array]] = {
         "weight": lambda: call.layer.kernel[...],  # pyright: ignore[reportAttributeAccessIssue]
         "input": lambda: call.inputs[0],
         # An activation's quantizer sees what its float function would hand it.
         "output": lambda: call.output,
+        # No gradient has been seen yet.
+        "error": lambda: jax.numpy.zeros_like(call.output),
     }
     x = source[slot]()
-    kind = "weight" if slot == "weight" else "activation"
+    kind = ROLES[slot]
     features = int(np.prod(x.shape if kind == "weight" else x.shape[1:]))
-    return Slot(quantizer, quantizer.init(x, Role(kind, features)))
+    bound = Slot(quantizer, quantizer.init(x, Role(kind, features)), key)
+    return ErrorSlot(bound) if slot == "error" else bound
 
 
 def slots(model: nnx.Module) -> dict[str, Slot]:
-    """Every bound quantizer of a simulated model: "path.slot" -> `Slot`, in order of definition."""
-    found = {}
+    """Every quantizer of weights and activations: "path.slot" -> `Slot`, in order of definition."""
+    return {place: slot for place, slot in _bindings(model) if isinstance(slot, Slot)}
+
+
+def error_slots(model: nnx.Module) -> dict[str, Slot]:
+    """Every quantizer of gradients: "path.error" -> `Slot`, in order of definition."""
+    return {place: slot.slot for place, slot in _bindings(model) if isinstance(slot, ErrorSlot)}
+
+
+def _bindings(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
     for path, layer in walk(model):
-        for name in layer.slots:
-            slot = getattr(layer, name)
-            if isinstance(slot, Slot):
-                found[f"{path}.{name}"] = slot
-    return found
+        yield from ((f"{path}.{name}", getattr(layer, name)) for name in layer.slots)
 
 
 def layer_table(model: nnx.Module, sample: Array) -> list[LayerRow]:
@@ -105,9 +114,9 @@ def layer_table(model: nnx.Module, sample: Array) -> list[LayerRow]:
 
 def _row(call: Call) -> LayerRow:
     layer = call.layer
-    bound = {
-        name: getattr(layer, name) for name in layer.slots if isinstance(getattr(layer, name), Slot)
-    }
+    slots = {name: getattr(layer, name) for name in layer.slots}
+    bound = {name: s.slot if isinstance(s, ErrorSlot) else s for name, s in slots.items()}
+    bound = {name: slot for name, slot in bound.items() if isinstance(slot, Slot)}
     bits = {
         name: int(slot.values()["bits"]) for name, slot in bound.items() if "bits" in slot.values()
     }

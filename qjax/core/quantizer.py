@@ -1,9 +1,10 @@
 """The quantizer protocol: one definition of how a real number becomes an integer code, and with
 what gradient.
 
-Glossary. *Numbers* `p`: the named arrays a quantizer works with, of three kinds: `learned` (clips,
-steps: an optimizer moves them), `statistic` (running ranges: the forward pass moves them) and
-`traced` (bits, decays: what varies inside one compiled program). *Role*: what kind of tensor is
+Glossary. *Numbers* `p`: the named arrays a quantizer works with, of four kinds: `learned` (clips,
+steps: an optimizer moves them), `statistic` (running ranges: the forward pass moves them), `traced`
+(bits, decays: what varies inside one compiled program) and `progress` (a scalar in [0, 1], the
+share of the training that is done: the training step sets it). *Role*: what kind of tensor is
 quantized, and how many elements share one number.
 """
 
@@ -24,7 +25,7 @@ from qjax.core.codes import Codes, IntegerTerm, Term, int8_shift
 from qjax.core.grid import Grid
 from qjax.core.host import HostArray
 
-Kind = Literal["learned", "statistic", "traced"]
+Kind = Literal["learned", "statistic", "traced", "progress"]
 Numbers = Mapping[str, Array]
 
 
@@ -56,6 +57,8 @@ class Quantizer(abc.ABC):
         kinds: what each number of `init` is.
         rectifies: whether the grid begins at zero by definition, so that a ReLU before it is
             redundant (PACT and DoReFa activations replace the ReLU).
+        stochastic: whether `__call__` (and `linear`) take a further argument `key`, a random key
+            that is fresh at every training step; it is None in evaluation, where noise is off.
         not_idempotent: why quantizing a quantized tensor may change it again; empty where it may
             not, which the laws then hold.
     """
@@ -64,6 +67,7 @@ class Quantizer(abc.ABC):
     roles: ClassVar[tuple[str, ...]]
     kinds: ClassVar[Mapping[str, Kind]]
     rectifies: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     not_idempotent: ClassVar[str] = ""
 
     @abc.abstractmethod

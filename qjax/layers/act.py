@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from qjax.core.requantize import Policy
 from qjax.layers.layer import FloatBoundary, Layer, Value, any_float, landing
-from qjax.layers.slots import FloatSlot, Slot
+from qjax.layers.slots import AnyError, FloatSlot, Slot
 
 FUNCTIONS = {
     "relu": (jax.nn.relu, 0.0, float("inf")),
@@ -21,7 +21,7 @@ FUNCTIONS = {
 
 
 class Act(Layer):
-    """`output(function(x))`.
+    """`output(error(function(x)))`.
 
     A quantizer whose grid begins at zero (PACT, DoReFa) replaces the function's lower half: `relu`
     is left out before it, so that the gradient at zero is the paper's.
@@ -31,9 +31,10 @@ class Act(Layer):
     """
 
     kind: ClassVar[str] = "act"
-    slots: ClassVar[tuple[str, ...]] = ("output",)
+    slots: ClassVar[tuple[str, ...]] = ("output", "error")
 
     output: FloatSlot | Slot
+    error: AnyError
 
     def __init__(self, function: str = "relu"):
         if function not in FUNCTIONS:
@@ -42,8 +43,8 @@ class Act(Layer):
         self.bind_float_slots()
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The activation, through its slot."""
-        return self.output(self.before(x))
+        """The activation, through its slots."""
+        return self.output(self.error(self.before(x)))
 
     def before(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The float function, unless the quantizer stands in for it."""

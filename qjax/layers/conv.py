@@ -17,7 +17,7 @@ from qjax.layers.convert import convert_linear
 from qjax.layers.layer import Layer, Value
 from qjax.layers.linear import Kernels
 from qjax.layers.norm import BatchNorm
-from qjax.layers.slots import FloatSlot, Slot
+from qjax.layers.slots import AnyError, FloatSlot, Slot
 
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 
@@ -83,7 +83,7 @@ class ConvBN(Layer):
     """
 
     kind: ClassVar[str] = "conv"
-    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output")
+    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output", "error")
 
     def __init__(
         self,
@@ -104,11 +104,12 @@ class ConvBN(Layer):
     weight: FloatSlot | Slot
     input: FloatSlot | Slot
     output: FloatSlot | Slot
+    error: AnyError
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q o"]:
         """Convolve and normalize, each tensor through its slot."""
-        y = self.norm(self.weight, self.geometry.apply, self.input(x), self.kernel[...])
-        return self.output(y)
+        operation, kernel = self.geometry.apply, self.kernel[...]
+        return self.output(self.norm(self.weight, self.error, operation, self.input(x), kernel))
 
     def macs(self, output_shape: tuple[int, ...]) -> int:
         """kh kw c/groups per output element."""
@@ -124,7 +125,7 @@ class Conv(Layer):
     """Convolution with a bias and no normalization. Arguments as `ConvBN`, and `use_bias`."""
 
     kind: ClassVar[str] = "conv"
-    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output")
+    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output", "error")
 
     def __init__(
         self,
@@ -146,10 +147,12 @@ class Conv(Layer):
     weight: FloatSlot | Slot
     input: FloatSlot | Slot
     output: FloatSlot | Slot
+    error: AnyError
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q o"]:
         """Convolve and add the bias."""
         y = self.weight.linear(self.geometry.apply, self.input(x), self.kernel[...])
+        y = self.error(y)
         y = y if self.bias is None else y + self.bias[...].reshape(1, 1, 1, -1)
         return self.output(y)
 

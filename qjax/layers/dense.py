@@ -16,7 +16,7 @@ from qjax.layers.convert import convert_linear
 from qjax.layers.layer import Layer, Value
 from qjax.layers.linear import Kernels
 from qjax.layers.norm import BatchNorm
-from qjax.layers.slots import FloatSlot, Slot
+from qjax.layers.slots import AnyError, FloatSlot, Slot
 
 
 class Dense(Layer):
@@ -29,11 +29,12 @@ class Dense(Layer):
     """
 
     kind: ClassVar[str] = "dense"
-    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output")
+    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output", "error")
 
     weight: FloatSlot | Slot
     input: FloatSlot | Slot
     output: FloatSlot | Slot
+    error: AnyError
 
     def __init__(
         self, in_features: int, out_features: int, use_bias: bool = True, *, rngs: nnx.Rngs
@@ -46,7 +47,7 @@ class Dense(Layer):
 
     def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n o"]:
         """Multiply and add, each tensor through its slot."""
-        y = self.weight.linear(dense, self.input(x), self.kernel[...])
+        y = self.error(self.weight.linear(dense, self.input(x), self.kernel[...]))
         y = y if self.bias is None else y + self.bias[...].reshape(1, -1)
         return self.output(y)
 
@@ -72,11 +73,12 @@ class DenseBN(Layer):
     """
 
     kind: ClassVar[str] = "dense"
-    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output")
+    slots: ClassVar[tuple[str, ...]] = ("weight", "input", "output", "error")
 
     weight: FloatSlot | Slot
     input: FloatSlot | Slot
     output: FloatSlot | Slot
+    error: AnyError
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         shape = (in_features, out_features)
@@ -86,7 +88,8 @@ class DenseBN(Layer):
 
     def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n o"]:
         """Multiply and normalize, each tensor through its slot."""
-        return self.output(self.norm(self.weight, dense, self.input(x), self.kernel[...]))
+        kernel = self.kernel[...]
+        return self.output(self.norm(self.weight, self.error, dense, self.input(x), kernel))
 
     def macs(self, output_shape: tuple[int, ...]) -> int:
         """in_features per output."""

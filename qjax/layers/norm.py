@@ -1,8 +1,8 @@
 """Batch normalization as a part of a convolution: how it meets the weight quantizer.
 
 Ioffe & Szegedy, arXiv 1502.03167. The strategies share one interface: `__call__` runs the
-convolution with the weight slot, `folded` gives the kernel that is encoded, `after` the affine map
-that remains behind the integer convolution.
+convolution with the weight slot and, directly on its output, the error slot; `folded` gives the
+kernel that is encoded, `after` the affine map that remains behind the integer convolution.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from qjax.layers.slots import AnySlot
+from qjax.layers.slots import AnyError, AnySlot
 
 Operation = Callable[[Array, Array], Array]
 
@@ -41,9 +41,11 @@ class BatchNorm(nnx.Module):
         self.epsilon = epsilon
         self.use_running_average = False
 
-    def __call__(self, weight: AnySlot, op: Operation, x: Array, kernel: Array) -> Array:
+    def __call__(
+        self, weight: AnySlot, error: AnyError, op: Operation, x: Array, kernel: Array
+    ) -> Array:
         """Convolve with the slot's weight, then normalize."""
-        return self.normalize(weight.linear(op, x, kernel))
+        return self.normalize(error(weight.linear(op, x, kernel)))
 
     def normalize(self, y: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
         """Normalize over all axes but the last."""

@@ -4,6 +4,7 @@
 |---|---|---|
 | `FloatSlot` | nothing | float models, and tensors that a rule leaves in float |
 | `Slot` | simulates a quantizer, with its numbers as state | after `quantize` |
+| `ErrorSlot` | nothing; quantizes the gradient that flows back through it | after `quantize` |
 | `Requantize` | integers in, integer codes on one grid out | after `integerize` |
 | `Encode` | float in, integer codes out: where a float first layer ends | after `integerize` |
 """
@@ -12,17 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from qjax.core.codes import Codes, IntegerTerm, int8_shift
 from qjax.core.grid import Grid
 from qjax.core.host import HostArray
 from qjax.core.quantizer import Quantizer
 from qjax.core.requantize import Affine, Policy
-from qjax.layers.variables import KINDS
+from qjax.layers.variables import KINDS, Noise
 
 
 class FloatSlot(nnx.Module):
@@ -48,14 +50,22 @@ class Slot(nnx.Module):
         quantizer: stripped of its traced hyper-parameters; static.
         numbers: what `quantizer.init` returned; kept as `Learned`, `Statistic` and `Traced`
             variables.
+        key: first random key of a stochastic quantizer; each training pass splits it, so that the
+            noise follows from this key and the number of passes alone.
     """
 
-    def __init__(self, quantizer: Quantizer, numbers: dict[str, Array]):
+    def __init__(
+        self, quantizer: Quantizer, numbers: dict[str, Array], key: PRNGKeyArray | None = None
+    ):
         self.quantizer = quantizer.stripped()
         self.numbers = nnx.Dict(
             {name: KINDS[quantizer.kinds[name]](value) for name, value in numbers.items()}
         )
+        start = jax.random.key(0) if key is None else key
+        self.noise = Noise(start) if quantizer.stochastic else None
+        # NNX's own words for training and evaluation: statistics, noise.
         self.use_running_average = False
+        self.deterministic = False
 
     def values(self) -> dict[str, Array]:
         """The numbers as plain arrays."""
@@ -66,12 +76,22 @@ class Slot(nnx.Module):
         if not self.use_running_average:
             for name, value in self.quantizer.observe(self.values(), x).items():
                 self.numbers[name][...] = value
-        return self.quantizer(self.values(), x)
+        return self.quantizer(self.values(), x, **self._noise())
+
+    def _noise(self) -> dict[str, PRNGKeyArray | None]:
+        """The further argument of a stochastic quantizer."""
+        if self.noise is None:
+            return {}
+        if self.deterministic:
+            return {"key": None}
+        kept, fresh = jax.random.split(self.noise[...])
+        self.noise[...] = kept
+        return {"key": fresh}
 
     def linear(self, op: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
         """`op(x, simulated w)`, or what the method makes of both operands (its own `linear`)."""
         own = getattr(self.quantizer, "linear", None)
-        return op(x, self(w)) if own is None else own(op, x, w, self.values())
+        return op(x, self(w)) if own is None else own(op, x, w, self.values(), **self._noise())
 
     def penalty(self) -> Float[Array, ""]:
         """The method's loss term."""
@@ -87,6 +107,24 @@ class Slot(nnx.Module):
 
 
 AnySlot = FloatSlot | Slot
+
+
+class ErrorSlot(nnx.Module):
+    """The identity, whose quantizer acts on the gradient: a backward signal has no integer form.
+
+    Args:
+        slot: a quantizer of the role `error`, the identity forward.
+    """
+
+    def __init__(self, slot: Slot):
+        self.slot = slot
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """`x` itself."""
+        return self.slot(x)
+
+
+AnyError = FloatSlot | ErrorSlot
 
 
 class Requantize(nnx.Module):

@@ -21,9 +21,19 @@ class Traced(nnx.Variable):
     """A quantizer number that nothing moves within a step: bits, decay."""
 
 
+class Progress(nnx.Variable):
+    """Share of the training that is done, in [0, 1]: the training step sets it, methods anneal by
+    it.
+    """
+
+
+class Noise(nnx.Variable):
+    """Random key of a stochastic quantizer; every training pass splits it."""
+
+
 class IntegerConstant(nnx.Variable):
     """Integer weights of a converted network."""
 
 
-KINDS = {"learned": Learned, "statistic": Statistic, "traced": Traced}
+KINDS = {"learned": Learned, "statistic": Statistic, "traced": Traced, "progress": Progress}
 """Variable type of each kind of quantizer number."""

@@ -18,9 +18,12 @@ from qjax.integerize import PixelInput
 from qjax.training.augment import Augment
 from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
+from qjax.training.hooks import Hooks, Loss
 from qjax.training.phases import Phase
 from qjax.training.state import TrainState, labels, split
-from qjax.training.step import Batch, make_step
+from qjax.training.step import CROSS_ENTROPY, Batch, make_step
+
+NO_HOOKS = Hooks()
 
 
 class NonFiniteError(RuntimeError):
@@ -57,6 +60,8 @@ class PhaseLoop:
         data: uint8 images; both splits stay in memory, the train split on the device.
         batch_size: images a step, at most the size of the split.
         seed: of the order of images, augmentation and noise.
+        hooks: the method's part in the step.
+        loss: where the hooks bring none.
         check_every: steps between looks at the loss (a look waits for the device).
     """
 
@@ -68,6 +73,8 @@ class PhaseLoop:
         batch_size: int,
         seed: int,
         check_every: int = 50,
+        hooks: Hooks = NO_HOOKS,
+        loss: Loss = CROSS_ENTROPY,
     ):
         if not 1 <= batch_size <= len(data.train_labels):
             raise ValueError(
@@ -85,7 +92,7 @@ class PhaseLoop:
             trainable, rest, optimizer.init(trainable), jnp.int32(0), jnp.int32(-1)
         )
         augment = Augment(data.augmentation.pad, data.augmentation.flip)
-        step = make_step(self.graphs, optimizer, self.pixels, augment, phase.hooks, seed)
+        step = make_step(self.graphs, optimizer, self.pixels, augment, hooks, seed, total, loss)
         self.step = jax.jit(step, donate_argnums=0)
         self.evaluator = Evaluator(self.graphs.evaluate, self.pixels)
         self.images = jnp.asarray(data.train_images)

@@ -58,7 +58,7 @@ class Run:
         with self._events(past.get("steps")) as events:
             for index, phase in enumerate(self.spec.phases):
                 model = self._enter(model, phase, index)
-                loop = self._loop(model, phase)
+                loop = self._loop(model, phase, index)
                 if index == past.get("phase"):
                     self._restore(loop)
                 # A phase that lies behind the checkpoint only lends its structure.
@@ -74,12 +74,12 @@ class Run:
         return Events(self.folder / EVENTS, resume_step=None if done is None else done + 1)
 
     def _enter(self, model: nnx.Module, phase: Phase, index: int) -> nnx.Module:
-        """The model as the phase wants it; quantized at the first quantized phase."""
+        """The model as the phase wants it; its layers are told at the first quantized phase."""
         spec = self.spec
         starts = phase.quantized and not any(p.quantized for p in spec.phases[:index])
+        model = spec.enter(model, index)
         if not starts:
             return model
-        model = spec.quantized(model)
         rows = layer_table(model, spec.sample())
         self.record.write_layers([dataclasses.asdict(row) for row in rows])
         if spec.settings.progress:
@@ -88,10 +88,11 @@ class Run:
         integerize(model, spec.pixels, spec.data.shape, spec.settings.policy)
         return model
 
-    def _loop(self, model: nnx.Module, phase: Phase) -> PhaseLoop:
+    def _loop(self, model: nnx.Module, phase: Phase, index: int) -> PhaseLoop:
         spec, settings = self.spec, self.spec.settings
+        hooks = spec.hooks_of(index)
         return PhaseLoop(
-            model, phase, spec.data, settings.batch_size, spec.seed, settings.check_every
+            model, phase, spec.data, settings.batch_size, spec.seed, settings.check_every, hooks
         )
 
     def _restore(self, loop: PhaseLoop) -> None:
@@ -164,6 +165,8 @@ def result(spec: RunSpec, model: nnx.Module, outcome: Outcome, seconds: float) -
         **spec.names,
         "w_bits": spec.w_bits,
         "a_bits": spec.a_bits,
+        "e_bits": spec.e_bits,
+        "g_bits": spec.g_bits,
         "seed": spec.seed,
         "epochs": sum(phase.epochs for phase in spec.phases),
         "accuracy": outcome.accuracy,

@@ -16,7 +16,8 @@ from qjax.core.requantize import Policy
 from qjax.data.dataset import Dataset
 from qjax.integerize import PixelInput
 from qjax.recipe import Recipe
-from qjax.surgery import quantize, slots
+from qjax.surgery import error_slots, quantize, slots
+from qjax.training.hooks import Hooks, run_on
 from qjax.training.phases import Phase, check_phases
 
 SAMPLE = 64
@@ -65,6 +66,8 @@ class RunSpec:
         phases: what is trained.
         settings: how.
         config: the resolved configuration, plain values.
+        hooks: the method's part in every quantized phase that brings no hooks of its own.
+        e_bits, g_bits: of errors and weight gradients, for the record; None in float.
     """
 
     names: dict[str, str]
@@ -77,6 +80,9 @@ class RunSpec:
     phases: tuple[Phase, ...]
     settings: Settings
     config: dict[str, Any]
+    hooks: Hooks = Hooks()
+    e_bits: int | None = None
+    g_bits: int | None = None
 
     def __post_init__(self) -> None:
         check_phases(self.phases)
@@ -94,11 +100,31 @@ class RunSpec:
 
     def quantized(self, model: nnx.Module) -> nnx.Module:
         """`model` under the recipe."""
-        return quantize(model, self.recipe, self.sample())
+        return quantize(model, self.recipe, self.sample(), self.seed)
+
+    def hooks_of(self, index: int) -> Hooks:
+        """The hooks of a phase."""
+        phase = self.phases[index]
+        if phase.hooks is not None:
+            return phase.hooks
+        return self.hooks if phase.quantized else Hooks()
+
+    def enter(self, model: nnx.Module, index: int) -> nnx.Module:
+        """The model as a phase wants it: initialised, quantized at the first quantized phase, then
+        prepared; the model itself is left as it is.
+        """
+        hooks, phase = self.hooks_of(index), self.phases[index]
+        model = nnx.clone(model)
+        run_on(model, hooks.initialise, self.seed, index, when=0)
+        if phase.quantized and not any(p.quantized for p in self.phases[:index]):
+            model = self.quantized(model)
+        run_on(model, hooks.start, self.seed, index, when=1)
+        return model
 
     def references(self, model: nnx.Module) -> list[str]:
         """Citation keys of the quantizers in use."""
-        return sorted({slot.quantizer.reference for slot in slots(model).values()})
+        bound = slots(model) | error_slots(model)
+        return sorted({slot.quantizer.reference for slot in bound.values()})
 
 
 def device_name() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,52 +12,16 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from qjax.integerize import PixelInput
+from qjax.layers.slots import Slot
+from qjax.layers.variables import Progress
 from qjax.surgery import penalty
 from qjax.training.augment import Augment
+from qjax.training.hooks import Change, CrossEntropy, Hooks, Loss, Seen, Update
 from qjax.training.state import TRAINABLE, Graphs, TrainState
+from qjax.tree import walk
 
-Loss = Callable[[Float[Array, "n k"], Int[Array, " n"]], Float[Array, ""]]
 Metrics = dict[str, Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossEntropy:
-    """Mean softmax cross-entropy.
-
-    Attributes:
-        smoothing: label smoothing in [0, 1): that share of each target is spread over all classes.
-    """
-
-    smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"CrossEntropy.smoothing must be in [0, 1), got {self.smoothing!r}")
-
-    def __call__(self, logits: Float[Array, "n k"], targets: Int[Array, " n"]) -> Float[Array, ""]:
-        """The mean over the batch."""
-        logits = logits.astype(jnp.float32)
-        if not self.smoothing:
-            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
-        soft = optax.smooth_labels(jax.nn.one_hot(targets, logits.shape[-1]), self.smoothing)
-        return jnp.mean(optax.softmax_cross_entropy(logits, soft))
-
-
-@dataclasses.dataclass(frozen=True)
-class Hooks:
-    """Where a method takes part in the step without editing it.
-
-    Attributes:
-        loss: of logits and labels.
-        extra: each (model, images, logits) -> a term added to the loss.
-        gradients: each (gradients, trainable, key) -> gradients, before the optimizer.
-        project: each (new trainable, old trainable, key) -> trainable, after the update.
-    """
-
-    loss: Loss = CrossEntropy()
-    extra: tuple[Callable[[nnx.Module, Array, Array], Array], ...] = ()
-    gradients: tuple[Callable[[nnx.State, nnx.State, PRNGKeyArray], nnx.State], ...] = ()
-    project: tuple[Callable[[nnx.State, nnx.State, PRNGKeyArray], nnx.State], ...] = ()
+CROSS_ENTROPY = CrossEntropy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,41 +49,96 @@ def make_step(
     augment: Augment,
     hooks: Hooks,
     seed: int,
+    total_steps: int = 1,
+    loss: Loss = CROSS_ENTROPY,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The step `(state, batch) -> (state, metrics)`; pure, to be jitted with the state donated.
 
-    Metrics: `loss` (with penalties), `correct` (count), `learning_rate`.
-    """
+    Args:
+        graphs: of the model.
+        optimizer: of the trainable part.
+        pixels, augment: from bytes to the model's input.
+        hooks: the method's part.
+        seed: of augmentation and of the hooks' noise.
+        total_steps: of the phase, for the hooks and quantizers that anneal.
+        loss: where the hooks bring none.
 
-    def forward(trainable: nnx.State, rest: nnx.State, x: Array, y: Array):
-        model = nnx.merge(graphs.train, trainable, rest, copy=True)
+    Returns:
+        The function. Metrics: `loss` (with penalties), `correct` (count), `learning_rate`.
+    """
+    loss = hooks.loss or loss
+
+    def forward(trainable: nnx.State, rest: nnx.State, x: Array, y: Array, key, progress):
+        model = nnx.merge(graphs.train, trainable, with_progress(rest, progress), copy=True)
         logits = model(x)
-        loss = hooks.loss(logits, y) + penalty(model)
-        for term in hooks.extra:
-            loss = loss + term(model, x, logits)
+        total = loss(logits, y) + penalty(model)
+        for index, term in enumerate(hooks.extra):
+            term_key = jax.random.fold_in(key, index)
+            total = total + term(Seen(model, x, y, logits, term_key, progress))
         _, _, rest = nnx.split(model, TRAINABLE, ...)
-        return loss, (rest, jnp.sum(jnp.argmax(logits, -1) == y))
+        return total, (rest, jnp.sum(jnp.argmax(logits, -1) == y))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        crop, noise, rounding = jax.random.split(key, 3)
+        crop, before, after = jax.random.split(key, 3)
+        terms = jax.random.fold_in(key, 3)
+        progress = (state.step + 1) / total_steps
         x = pixels.normalise(augment(batch.images[batch.index], crop))
         y = batch.labels[batch.index]
-        (loss, (rest, correct)), gradients = jax.value_and_grad(forward, has_aux=True)(
-            state.trainable, state.rest, x, y
+        (value, (rest, correct)), gradients = jax.value_and_grad(forward, has_aux=True)(
+            state.trainable, state.rest, x, y, terms, progress
         )
-        for hook in hooks.gradients:
-            gradients = hook(gradients, state.trainable, noise)
+        update = Update(
+            params=state.trainable,
+            updates=None,
+            quantized=lambda: quantized_weights(
+                graphs.train, state.trainable, with_progress(state.rest, progress)
+            ),
+            key=before,
+            progress=progress,
+        )
+        gradients = _changed(gradients, hooks.gradients, update)
         updates, opt = optimizer.update(gradients, state.opt, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        for hook in hooks.project:
-            trainable = hook(trainable, state.trainable, rounding)
-        metrics = {"loss": loss, "correct": correct, "learning_rate": opt.learning_rate}
-        return _guard(
-            state, TrainState(trainable, rest, opt, state.step + 1, state.failed), loss
-        ), metrics
+        update = dataclasses.replace(update, updates=updates, key=after)
+        trainable = _changed(trainable, hooks.project, update)
+        metrics = {"loss": value, "correct": correct, "learning_rate": opt.learning_rate}
+        new = TrainState(trainable, rest, opt, state.step + 1, state.failed)
+        return _guard(state, new, value), metrics
 
     return step
+
+
+def with_progress(rest: nnx.State, progress: Float[Array, ""]) -> nnx.State:
+    """The state with the share of the training that is done, where a quantizer asks for it."""
+    return nnx.map_state(
+        lambda _, leaf: leaf.replace(progress) if isinstance(leaf, Progress) else leaf, rest
+    )
+
+
+def quantized_weights(graph: nnx.GraphDef, trainable: nnx.State, rest: nnx.State) -> nnx.State:
+    """`trainable` with every quantized kernel as its layer's product receives it.
+
+    Args:
+        graph: training-mode graph definition.
+        trainable, rest: as before the step: stochastic quantizers repeat the step's own noise.
+    """
+    model = nnx.merge(graph, trainable, rest, copy=True)
+    for _, layer in walk(model):
+        slot = getattr(layer, "weight", None)
+        if isinstance(slot, Slot):
+            norm = getattr(layer, "norm", None)
+            kernel = layer.kernel[...]  # pyright: ignore[reportAttributeAccessIssue]
+            folded = kernel if norm is None else norm.folded(kernel)
+            layer.kernel[...] = slot(folded)  # pyright: ignore[reportAttributeAccessIssue]
+    return nnx.split(model, TRAINABLE, ...)[1]
+
+
+def _changed(tree: nnx.State, hooks: Sequence[Change], update: Update) -> nnx.State:
+    for index, hook in enumerate(hooks):
+        key: PRNGKeyArray = jax.random.fold_in(update.key, index)
+        tree = hook(tree, dataclasses.replace(update, key=key))
+    return tree
 
 
 def _guard(old: TrainState, new: TrainState, loss: Array) -> TrainState:
