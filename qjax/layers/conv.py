@@ -39,7 +39,7 @@ class _Geometry(nnx.Module):
 
     def pads(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Explicit ((top, bottom), (left, right)) for an input of this shape."""
-        return explicit(self.padding, shape[1:3], self.kernel_size, self.strides)
+        return explicit(self.padding, (shape[1], shape[2]), self.kernel_size, self.strides)
 
     def apply(self, x: Array, kernel: Array) -> Array:
         """The float convolution."""

@@ -113,8 +113,8 @@ class IntegerLinear(nnx.Module):
         x: Codes,
         kernels: Kernels,
         after: tuple[np.ndarray, np.ndarray],
-        entry: Requantize | Encode | None = None,
-        exit: Requantize | Encode | None = None,
+        entry: nnx.Module | None = None,
+        exit: nnx.Module | None = None,
     ):
         (operand,) = x.terms
         plans = [plan_weight(term) for term in weight.terms]

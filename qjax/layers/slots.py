@@ -165,6 +165,7 @@ class Requantize(nnx.Module):
             low=self.low,
             high=self.high,
             zero_point=self.zero_point,
+            zeros=_whole_zeros(x),
         )
 
     def __call__(self, x: Codes) -> Codes:
@@ -176,6 +177,14 @@ class Requantize(nnx.Module):
         """Integers that lie on the grid already, as `Codes`."""
         scale, zero = HostArray(self.grid.scale), HostArray(self.zero_point)
         return Codes((IntegerTerm(ints, scale, zero, self.low, self.high),))
+
+
+def _whole_zeros(x: Codes) -> tuple[int, ...]:
+    """Each term's integer for real zero, for policies that subtract it first (TFLite's ADD)."""
+    zeros = [term.zero_point.value for term in x.terms]
+    if all(zero.ndim == 0 and float(zero).is_integer() for zero in zeros):
+        return tuple(int(zero) for zero in zeros)
+    return ()
 
 
 class Encode(nnx.Module):
