@@ -8,11 +8,12 @@ The gradients are the two transposes of this linear map. Four things differ from
 - The backward pass begins with `optimization_barrier((x, g))`, which keeps the producers of both
   (a fake quantizer, a normalisation) from being fused into the layout change that the weight
   gradient needs, where they would be evaluated again and again.
-- Depthwise convolutions on a CPU are sums of shifted products, forward and in both gradients.
+- Depthwise convolutions on a CPU are sums of shifted products, forward and in both gradients:
+  together 9 to 24 times faster than XLA's at 32 to 256 channels.
 - Other groups on a CPU become a few dense convolutions (`windows.merge_groups`): XLA's gradients
-  of a grouped convolution are hundreds of times slower there.
+  of a grouped convolution take 8 (2 groups) to 270 (32 groups) times as long there.
 - The forward pass of a thin convolution (fewer than 8 channels in, at most 16 out) folds
-  neighbouring columns into channels on a CPU (`windows.fold`).
+  neighbouring columns into channels on a CPU (`windows.fold`), 1.3 to 6 times faster.
 
 Precision is pinned to the highest: an accelerator's TF32 would move codes across rounding
 boundaries. On a CPU that costs nothing. There is no forward-mode derivative.
