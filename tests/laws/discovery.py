@@ -25,7 +25,7 @@ from qjax.core.quantizer import Quantizer, Role
 CONF = Path(__file__).parents[2] / "conf"
 FOLDERS = {"weight": "weight", "act": "activation"}
 WIDTHS = range(1, 9)
-SMALL = (33, 4)
+SHAPE = (3, 3, 2, 11)
 """One shape for most laws, so that they share compilations; no multiple of a vector register."""
 
 
@@ -58,7 +58,7 @@ class Case:
         features = x.size if self.kind == "weight" else x.size // x.shape[0]
         return self.quantizer.init(x, Role(self.kind, features))  # pyright: ignore[reportArgumentType]
 
-    def sample(self, seed: int = 0, shape: tuple[int, ...] = (3, 3, 8, 16)) -> Array:
+    def sample(self, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Array:
         """A tensor as the quantizer meets it: small weights, or activations around one."""
         draw = np.random.default_rng(seed).standard_normal(shape)
         return jnp.asarray(draw * (0.1 if self.kind == "weight" else 1.5), jnp.float32)

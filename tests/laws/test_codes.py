@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from qjax.core.grid import Grid
 from tests.laws.discovery import (
     CASES,
-    SMALL,
     Case,
     decode_float32,
     edges,
@@ -47,7 +46,7 @@ def test_simulation_decodes_what_encode_stores(case: Case, seed: int):
 @every(families=True)
 @pytest.mark.parametrize("edge", edges(jnp.ones((1,))))
 def test_simulation_decodes_what_encode_stores_at_the_edges(case: Case, edge: str):
-    x = edges(case.sample(0, SMALL))[edge]
+    x = edges(case.sample(0))[edge]
     p = case.numbers(x)
     np.testing.assert_array_equal(simulated(case, p, x), decode_float32(case.bound.encode(p, x)))
 
@@ -63,24 +62,14 @@ def training_step(bound, p, w, x):
     return simulated, w - 0.1 * gradient, value
 
 
-def beside_others(bound, p, w, x):
-    """The simulated weight beside another quantization and statistics of the same tensor."""
-    del x
-    return bound(p, w), bound(p, 0.5 * w + 0.01), jnp.mean(jnp.abs(w)), jnp.mean(jnp.square(w))
-
-
 @every(kind="weight", families=True)
-@pytest.mark.parametrize(
-    ("program", "shape"),
-    [*((training_step, shape) for shape in LARGE), (beside_others, LARGE[0])],
-    ids=lambda value: value.__name__ if callable(value) else "x".join(map(str, value)),
-)
-def test_every_program_computes_the_codes_that_encode_stores(case: Case, program, shape):
-    compiled = jax.jit(program, static_argnums=0)
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_training_computes_the_codes_that_encode_stores(case: Case, shape: tuple[int, ...]):
+    compiled = jax.jit(training_step, static_argnums=0)
     x = jnp.ones((2, int(np.prod(shape[:-1]))))
     differing = 0
-    for seed, scale in itertools.product(range(4), (0.2, 10.0)):
-        w = case.sample(seed, shape) * scale
+    for seed in range(5):
+        w = case.sample(seed, shape) * (0.2, 10.0)[seed % 2]
         p = case.numbers(w)
         stored = decode_float32(case.bound.encode(p, w))
         # One step is at least 1/255 of the largest level: this counts codes, not last bits.
@@ -109,7 +98,7 @@ def test_grid_is_where_encode_rounds(case: Case):
     grid = case.bound.grid(p)
     assert grid.high - grid.low < 2 ** (case.bits or 8)
     steps = np.random.default_rng(5).uniform(grid.low - 3, grid.high + 3, 4001)
-    boundaries = np.arange(grid.low, grid.high) + 0.5
+    boundaries = np.resize(np.arange(grid.low, grid.high) + 0.5, 256)
     values = grid.scale * (np.concatenate([steps, boundaries]) - grid.zero_point)
     x = values.astype(np.float32)
     quotient = x.astype(np.float64) / grid.scale
@@ -149,7 +138,7 @@ def test_ties_go_to_the_even_step(case: Case):
     found = dyadic(case)
     assert found is not None
     grid, p = found
-    steps = np.arange(grid.low, grid.high) + 0.5 - grid.zero_point
+    steps = np.resize(np.arange(grid.low, grid.high) + 0.5, 256) - grid.zero_point
     expected = np.clip(np.rint(steps) + grid.zero_point, grid.low, grid.high)
     codes = codes_on(case, grid, p, np.float32(grid.scale * steps))
     np.testing.assert_array_equal(codes, expected)
