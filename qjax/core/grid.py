@@ -26,7 +26,7 @@ class Grid:
     high: int
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
+        if not 0 < self.scale < float("inf"):
             raise ValueError(
                 f"Grid.scale must be positive and finite, got {self.scale}; the tensor may be dead"
             )
