@@ -16,6 +16,7 @@ from tests.laws.discovery import (
     decode_float32,
     edges,
     every,
+    quiet,
     simulation,
 )
 
@@ -55,7 +56,7 @@ def training_step(bound, p, w, x):
     """The simulated weight inside a program that also differentiates and updates it."""
 
     def loss(w):
-        simulated = bound(p, w)
+        simulated = quiet(bound)(p, w)
         return jnp.mean(jnp.square(x @ simulated.reshape(x.shape[-1], -1))), simulated
 
     (value, simulated), gradient = jax.value_and_grad(loss, has_aux=True)(w)
