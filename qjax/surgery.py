@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -11,10 +11,12 @@ from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
 from qjax.core.quantizer import Quantizer, Role
-from qjax.layers.slots import ErrorSlot, Slot
+from qjax.layers.layer import Layer
+from qjax.layers.norm import BatchNorm
+from qjax.layers.slots import ErrorSlot, FloatSlot, Slot, Watched
 from qjax.probe import Call, probe
 from qjax.recipe import ROLES, Recipe
-from qjax.tree import walk
+from qjax.tree import swap, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,26 +72,112 @@ def quantize(model: nnx.Module, recipe: Recipe, sample: Array, seed: int = 0) ->
     copy = nnx.clone(model)
     layers = dict(walk(copy))
     for index, ((path, slot), quantizer) in enumerate(chosen.items()):
-        if not getattr(quantizer, "is_float", False):
-            key = jax.random.fold_in(jax.random.key(seed), index)
-            setattr(layers[path], slot, _bind(quantizer, slot, tensors[path], key))
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        is_float = getattr(quantizer, "is_float", False)
+        bound = FloatSlot() if is_float else _bind(quantizer, slot, tensors[path], key)
+        setattr(layers[path], slot, bound)
+    return copy
+
+
+def requantize(model: nnx.Module, recipe: Recipe, sample: Array, seed: int = 0) -> nnx.Module:
+    """A copy of a simulated model under another recipe (fewer bits, other quantizers).
+
+    A slot whose quantizer and traced numbers stay the same keeps its learned numbers and
+    statistics; any other starts anew from the sample.
+
+    Args and errors as `quantize`.
+    """
+    copy = quantize(model, recipe, sample, seed)
+    before = dict(_bindings(nnx.clone(model)))
+    for place, bound in dict(_bindings(copy)).items():
+        old = before[place]
+        if isinstance(bound, Slot) and isinstance(old, Slot) and _same(bound, old):
+            swap(copy, place, old)
+    return copy
+
+
+def _same(a: Slot, b: Slot) -> bool:
+    traced = [
+        {k: v for k, v in s.values().items() if s.quantizer.kinds[k] == "traced"} for s in (a, b)
+    ]
+    return a.quantizer == b.quantizer and all(
+        np.array_equal(value, traced[1][name]) for name, value in traced[0].items()
+    )
+
+
+def fold_batch_norm(model: nnx.Module, make: Callable[[BatchNorm], nnx.Module]) -> nnx.Module:
+    """A copy of `model` whose convolutions and dense layers quantize weights with BN folded in.
+
+    Args:
+        model: float, so that quantizers find their first numbers from folded weights.
+        make: `qjax.layers.norm.FoldedFrozen` or `FoldedCorrected`.
+
+    Raises:
+        ValueError: no layer has a separate normalization.
+    """
+    copy = nnx.clone(model)
+    normed = [
+        layer for _, layer in walk(copy) if isinstance(getattr(layer, "norm", None), BatchNorm)
+    ]
+    if not normed:
+        raise ValueError(
+            f"{type(model).__name__} has no ConvBN or DenseBN whose normalization could be folded; "
+            "choose bn=separate"
+        )
+    for layer in normed:
+        layer.norm = make(layer.norm)  # pyright: ignore[reportAttributeAccessIssue]
+    return copy
+
+
+def watch(model: nnx.Module, tensors: Iterable[str]) -> nnx.Module:
+    """A copy of a simulated model in which these tensors stay float, their statistics followed.
+
+    Args:
+        model: what `quantize` or an earlier `watch` returned.
+        tensors: "weight" and "activation", either, both or none: the rest is quantized.
+    """
+    copy = nnx.clone(model)
+    for place, bound in dict(_bindings(copy)).items():
+        slot = bound.watched if isinstance(bound, Watched) else bound
+        if isinstance(slot, Slot) and ROLES[place.rpartition(".")[2]] in tensors:
+            slot = Watched(slot)
+        swap(copy, place, slot)
     return copy
 
 
 def _bind(quantizer: Quantizer, slot: str, call: Call, key: PRNGKeyArray) -> Slot | ErrorSlot:
     source: dict[str, Callable[[], Array]] = {
-        "weight": lambda: call.layer.kernel[...],  # pyright: ignore[reportAttributeAccessIssue]
+        "weight": lambda: folded_kernel(call.layer),
         "input": lambda: call.inputs[0],
         # An activation's quantizer sees what its float function would hand it.
         "output": lambda: call.output,
         # No gradient has been seen yet.
         "error": lambda: jax.numpy.zeros_like(call.output),
     }
+    _check_scale(quantizer, slot, call)
     x = source[slot]()
     kind = ROLES[slot]
     features = int(np.prod(x.shape if kind == "weight" else x.shape[1:]))
     bound = Slot(quantizer, quantizer.init(x, Role(kind, features)), key)
     return ErrorSlot(bound) if slot == "error" else bound
+
+
+def folded_kernel(layer: Layer) -> Array:
+    """What the weight quantizer of a layer with weights receives."""
+    kernel = layer.kernel[...]  # pyright: ignore[reportAttributeAccessIssue]
+    norm = getattr(layer, "norm", None)
+    return kernel if norm is None else norm.folded(kernel)
+
+
+def _check_scale(quantizer: Quantizer, slot: str, call: Call) -> None:
+    norm = getattr(call.layer, "norm", None)
+    folded = norm is not None and not isinstance(norm, BatchNorm)
+    if slot == "weight" and folded and quantizer.rescales:
+        raise ValueError(
+            f"layer {call.path!r}: {type(quantizer).__name__} gives weights another magnitude, "
+            "which folded batch normalization cannot undo; choose bn=separate or a quantizer that "
+            "keeps it (minmax, lsq)"
+        )
 
 
 def slots(model: nnx.Module) -> dict[str, Slot]:
@@ -136,7 +224,7 @@ def _row(call: Call) -> LayerRow:
 def format_table(rows: list[LayerRow]) -> str:
     """The layer table as fixed-width text."""
     head = ("layer", "kind", "output", "weight", "input", "output q.", "MACs", "bytes")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for row in rows:
         cells = [
             f"{row.quantizers[s]}:{row.bits.get(s, '?')}" if s in row.quantizers else "-"

@@ -21,10 +21,12 @@ from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.record import config_hash, read
 from qjax.training.checkpoint import CheckpointError
-from qjax.training.hooks import Hooks
+from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.loop import NonFiniteError
-from qjax.training.run import Run
+from qjax.training.precision import Precision
+from qjax.training.run import Run, trained_model
 from qjax.training.spec import RunSpec, Settings
+from qjax.training.step import StepSettings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -90,7 +92,16 @@ def build(config: DictConfig) -> RunSpec:
         hooks=hooks,
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
+        norm=instantiate(config.bn) if "bn" in config else None,
+        load_teacher=load_teacher,
     )
+
+
+def load_teacher(folder: str) -> nnx.Module:
+    """The trained network of a run folder, as its configuration built it."""
+    from qjax.evaluate import stored_config  # which imports this module
+
+    return trained_model(build(stored_config(Path(folder), [])), Path(folder))[0]
 
 
 def _settings(config: DictConfig) -> Settings:
@@ -104,6 +115,14 @@ def _settings(config: DictConfig) -> Settings:
         checkpoint_every=run.checkpoint_every,
         tensorboard=run.tensorboard,
         progress=run.progress,
+        step=StepSettings(
+            loss=CrossEntropy(config.get("label_smoothing", 0.0)),
+            precision=Precision(
+                config.get("precision", "float32"), config.get("loss_scale", "auto")
+            ),
+            average_decay=config.get("average_decay"),
+        ),
+        averaged=config.get("evaluate_average", False),
     )
 
 

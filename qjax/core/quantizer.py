@@ -57,6 +57,8 @@ class Quantizer(abc.ABC):
         kinds: what each number of `init` is.
         rectifies: whether the grid begins at zero by definition, so that a ReLU before it is
             redundant (PACT and DoReFa activations replace the ReLU).
+        rescales: whether decoded weights have another magnitude than the weights (DoReFa), so that
+            a normalization of their products must follow.
         stochastic: whether `__call__` (and `linear`) take a further argument `key`, a random key
             that is fresh at every training step; it is None in evaluation, where noise is off.
         not_idempotent: why quantizing a quantized tensor may change it again; empty where it may
@@ -67,6 +69,7 @@ class Quantizer(abc.ABC):
     roles: ClassVar[tuple[str, ...]]
     kinds: ClassVar[Mapping[str, Kind]]
     rectifies: ClassVar[bool] = False
+    rescales: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     not_idempotent: ClassVar[str] = ""
 

@@ -153,7 +153,8 @@ class Conv(Layer):
         """Convolve and add the bias."""
         y = self.weight.linear(self.geometry.apply, self.input(x), self.kernel[...])
         y = self.error(y)
-        y = y if self.bias is None else y + self.bias[...].reshape(1, 1, 1, -1)
+        if self.bias is not None:
+            y = (y + self.bias[...].reshape(1, 1, 1, -1)).astype(y.dtype)
         return self.output(y)
 
     def macs(self, output_shape: tuple[int, ...]) -> int:

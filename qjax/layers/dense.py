@@ -48,7 +48,8 @@ class Dense(Layer):
     def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n o"]:
         """Multiply and add, each tensor through its slot."""
         y = self.error(self.weight.linear(dense, self.input(x), self.kernel[...]))
-        y = y if self.bias is None else y + self.bias[...].reshape(1, -1)
+        if self.bias is not None:
+            y = (y + self.bias[...].reshape(1, -1)).astype(y.dtype)
         return self.output(y)
 
     def macs(self, output_shape: tuple[int, ...]) -> int:

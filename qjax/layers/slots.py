@@ -4,6 +4,7 @@
 |---|---|---|
 | `FloatSlot` | nothing | float models, and tensors that a rule leaves in float |
 | `Slot` | simulates a quantizer, with its numbers as state | after `quantize` |
+| `Watched` | nothing; its quantizer's statistics follow | phases that quantize later |
 | `ErrorSlot` | nothing; quantizes the gradient that flows back through it | after `quantize` |
 | `Requantize` | integers in, integer codes on one grid out | after `integerize` |
 | `Encode` | float in, integer codes out: where a float first layer ends | after `integerize` |
@@ -35,8 +36,8 @@ class FloatSlot(nnx.Module):
         return x
 
     def linear(self, op: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
-        """`op(x, w)`: the layer's linear operation on float operands."""
-        return op(x, w)
+        """`op(x, w)`: the layer's linear operation on float operands, in the precision of `x`."""
+        return op(x, w.astype(x.dtype))
 
     def penalty(self) -> Float[Array, ""]:
         """No loss term."""
@@ -44,7 +45,8 @@ class FloatSlot(nnx.Module):
 
 
 class Slot(nnx.Module):
-    """A quantizer bound to one tensor, with its numbers.
+    """A quantizer bound to one tensor, with its numbers. It computes in float32, and hands on the
+    precision of its input.
 
     Args:
         quantizer: stripped of its traced hyper-parameters; static.
@@ -73,10 +75,15 @@ class Slot(nnx.Module):
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The simulated tensor; in training the statistics see `x` first."""
+        wide = x.astype(jnp.float32)
+        self.observe(wide)
+        return self.quantizer(self.values(), wide, **self._noise()).astype(x.dtype)
+
+    def observe(self, x: Float[Array, "*shape"]) -> None:
+        """In training, let the statistics see a float32 tensor."""
         if not self.use_running_average:
             for name, value in self.quantizer.observe(self.values(), x).items():
                 self.numbers[name][...] = value
-        return self.quantizer(self.values(), x, **self._noise())
 
     def _noise(self) -> dict[str, PRNGKeyArray | None]:
         """The further argument of a stochastic quantizer."""
@@ -91,7 +98,10 @@ class Slot(nnx.Module):
     def linear(self, op: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
         """`op(x, simulated w)`, or what the method makes of both operands (its own `linear`)."""
         own = getattr(self.quantizer, "linear", None)
-        return op(x, self(w)) if own is None else own(op, x, w, self.values(), **self._noise())
+        if own is None:
+            return op(x, self(w).astype(x.dtype))
+        wide = x.astype(jnp.float32)
+        return own(op, wide, w, self.values(), **self._noise()).astype(x.dtype)
 
     def penalty(self) -> Float[Array, ""]:
         """The method's loss term."""
@@ -106,7 +116,27 @@ class Slot(nnx.Module):
         return self.quantizer.encode(self.values(), x)
 
 
-AnySlot = FloatSlot | Slot
+class Watched(nnx.Module):
+    """A tensor that stays float while the statistics of its quantizer follow it.
+
+    Args:
+        watched: the slot that takes over when the tensor is quantized.
+    """
+
+    def __init__(self, watched: Slot):
+        self.watched = watched
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """`x` itself."""
+        self.watched.observe(x.astype(jnp.float32))
+        return x
+
+    def linear(self, op: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
+        """`op(x, w)` in float."""
+        return op(x, self(w).astype(x.dtype))
+
+
+AnySlot = FloatSlot | Slot | Watched
 
 
 class ErrorSlot(nnx.Module):

@@ -74,6 +74,7 @@ class DoReFaWeight(Quantizer):
     roles: ClassVar[tuple[str, ...]] = ("weight",)
     kinds: ClassVar[Mapping[str, Kind]] = {"bits": "traced"}
     not_idempotent: ClassVar[str] = "tanh bends a quantized weight once more"
+    rescales: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_bits("DoReFaWeight", self.bits)

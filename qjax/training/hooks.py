@@ -66,7 +66,8 @@ class Seen:
         model: the model after its forward pass, simulated where the phase is quantized.
         images: its float input (n, h, w, c).
         labels: int32 (n,).
-        logits: its output (n, k).
+        logits: its output (n, k), float32.
+        teacher: the teacher's output; None in a phase without one.
         key: fresh at every step.
         progress: share of the training done when this step is, in (0, 1].
     """
@@ -75,6 +76,7 @@ class Seen:
     images: Array
     labels: Int[Array, " n"]
     logits: Float[Array, "n k"]
+    teacher: Float[Array, "n k"] | None
     key: PRNGKeyArray
     progress: Float[Array, ""]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,10 @@ from qjax.integerize import PixelInput
 from qjax.training.augment import Augment
 from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
-from qjax.training.hooks import Hooks, Loss
+from qjax.training.hooks import Hooks
 from qjax.training.phases import Phase
-from qjax.training.state import TrainState, labels, split
-from qjax.training.step import CROSS_ENTROPY, Batch, make_step
-
-NO_HOOKS = Hooks()
+from qjax.training.state import TrainState, carried, labels, split
+from qjax.training.step import USUAL, Batch, StepSettings, make_step
 
 
 class NonFiniteError(RuntimeError):
@@ -36,7 +35,7 @@ class Epoch:
 
     Attributes:
         index: counted from 0 within the phase.
-        loss: mean over the steps, penalties included.
+        loss: mean over the steps taken, penalties included.
         train_accuracy: running, over the augmented training batches.
         test_accuracy: after the epoch, on the held-out split.
         learning_rate: of the last step.
@@ -51,6 +50,39 @@ class Epoch:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """How a phase is carried out.
+
+    Attributes:
+        batch_size: images a step, at most the size of the split.
+        seed: of the order of images, augmentation and noise.
+        check_every: steps between looks at the loss (a look waits for the device).
+        eval_batch: images at a time in evaluation.
+        hooks: the method's part in the step.
+        step: how a step computes; its `total_steps` is set here.
+        averaged: whether evaluation uses the moving average of the weights.
+        epochs_before, epochs_in_all: of the phases that share a schedule with this one, see
+            `qjax.training.phases.chain`; 0 in all for the phase's own.
+    """
+
+    batch_size: int
+    seed: int
+    check_every: int = 50
+    eval_batch: int = 256
+    hooks: Hooks = Hooks()
+    step: StepSettings = USUAL
+    averaged: bool = False
+    epochs_before: int = 0
+    epochs_in_all: int = 0
+
+    def __post_init__(self) -> None:
+        if self.averaged and self.step.average_decay is None:
+            raise ValueError(
+                "evaluation of averaged weights needs an average; set average_decay (0.999)"
+            )
+
+
 class PhaseLoop:
     """One phase, ready to run or to resume.
 
@@ -58,11 +90,9 @@ class PhaseLoop:
         model: float or simulated; not changed.
         phase: what to do.
         data: uint8 images; both splits stay in memory, the train split on the device.
-        batch_size: images a step, at most the size of the split.
-        seed: of the order of images, augmentation and noise.
-        hooks: the method's part in the step.
-        loss: where the hooks bring none.
-        check_every: steps between looks at the loss (a look waits for the device).
+        settings: how.
+        teacher: whose outputs the hooks see; not changed.
+        before: state at the end of the phase that this one continues.
     """
 
     def __init__(
@@ -70,38 +100,63 @@ class PhaseLoop:
         model: nnx.Module,
         phase: Phase,
         data: Dataset,
-        batch_size: int,
-        seed: int,
-        check_every: int = 50,
-        hooks: Hooks = NO_HOOKS,
-        loss: Loss = CROSS_ENTROPY,
+        settings: LoopSettings,
+        teacher: nnx.Module | None = None,
+        before: TrainState | None = None,
     ):
-        if not 1 <= batch_size <= len(data.train_labels):
+        if not 1 <= settings.batch_size <= len(data.train_labels):
             raise ValueError(
                 f"batch_size must be from 1 to {len(data.train_labels)} (the images of "
-                f"{data.name}'s train split), got {batch_size}"
+                f"{data.name}'s train split), got {settings.batch_size}"
             )
-        self.data, self.phase, self.batch_size, self.seed = data, phase, batch_size, seed
-        self.check_every = check_every
+        self.data, self.phase, self.settings = data, phase, settings
         self.pixels = PixelInput(data.mean, data.std)
-        self.steps_per_epoch = len(data.train_labels) // batch_size
-        self.graphs, trainable, rest = split(model)
-        total = max(1, phase.epochs * self.steps_per_epoch)
+        self.steps_per_epoch = len(data.train_labels) // settings.batch_size
+        self.graphs, trainable, rest = split(model, phase.freeze)
+        taught = None
+        if teacher is not None:
+            teaching, *taught = split(teacher)
+            self.graphs = dataclasses.replace(self.graphs, teacher=teaching.evaluate)
+        total = max(1, (settings.epochs_in_all or phase.epochs) * self.steps_per_epoch)
         optimizer = phase.scaled_optimizer().build(total, self.steps_per_epoch, labels(trainable))
-        self.state = TrainState(
-            trainable, rest, optimizer.init(trainable), jnp.int32(0), jnp.int32(-1)
-        )
+        self.state = self._first(trainable, rest, optimizer.init(trainable), taught, before)
         augment = Augment(data.augmentation.pad, data.augmentation.flip)
-        step = make_step(self.graphs, optimizer, self.pixels, augment, hooks, seed, total, loss)
+        computing = dataclasses.replace(settings.step, total_steps=total)
+        step = make_step(
+            self.graphs, optimizer, self.pixels, augment, settings.hooks, settings.seed, computing
+        )
         self.step = jax.jit(step, donate_argnums=0)
-        self.evaluator = Evaluator(self.graphs.evaluate, self.pixels)
+        self.evaluator = Evaluator(self.graphs.evaluate, self.pixels, settings.eval_batch)
         self.images = jnp.asarray(data.train_images)
         self.labels = jnp.asarray(data.train_labels)
+
+    def _first(
+        self, trainable: Any, rest: Any, opt: Any, taught: Any, before: TrainState | None
+    ) -> TrainState:
+        """The state at the start, as far as it can with what the phase before had reached."""
+        average = None
+        if self.settings.step.average_decay is not None:
+            average = jax.tree.map(jnp.copy, trainable)
+        scale = self.settings.step.precision.start()
+        if before is not None:
+            opt = carried(opt, before.opt)
+            average = None if average is None else carried(average, before.average)
+            scale = None if scale is None else carried(scale, before.scale)
+        start = self.settings.epochs_before * self.steps_per_epoch
+        return TrainState(
+            trainable, rest, opt, jnp.int32(start), jnp.int32(-1), average, scale, taught
+        )
 
     @property
     def states(self) -> tuple[nnx.State, nnx.State]:
         """What the evaluation graph is merged with."""
-        return self.state.trainable, self.state.rest
+        state = self.state
+        return (state.average if self.settings.averaged else state.trainable), state.rest
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken in this phase."""
+        return int(self.state.step) - self.settings.epochs_before * self.steps_per_epoch
 
     def epochs(self, on_step: Callable[[Array], None] | None = None) -> Iterator[Epoch]:
         """Train epoch by epoch from wherever the state stands.
@@ -112,12 +167,11 @@ class PhaseLoop:
         Raises:
             NonFiniteError: naming the step and the first layer that is not finite.
         """
-        start = int(self.state.step) // self.steps_per_epoch
-        for index in range(start, self.phase.epochs):
+        for index in range(self.steps_done // self.steps_per_epoch, self.phase.epochs):
             begin = time.perf_counter()
-            loss, correct, rate = self._train_epoch(index, on_step)
+            loss, correct, rate = self._train_epoch(self.settings.epochs_before + index, on_step)
             accuracy = self.test_accuracy()
-            images = self.steps_per_epoch * self.batch_size
+            images = self.steps_per_epoch * self.settings.batch_size
             seconds = time.perf_counter() - begin
             yield Epoch(index, loss, correct / images, accuracy, rate, seconds)
 
@@ -129,26 +183,38 @@ class PhaseLoop:
         """The trained model in evaluation mode."""
         return nnx.merge(self.graphs.evaluate, *jax.tree.map(jnp.copy, self.states))
 
+    def teacher(self) -> nnx.Module | None:
+        """The teacher, in evaluation mode."""
+        if self.graphs.teacher is None:
+            return None
+        return nnx.merge(self.graphs.teacher, *jax.tree.map(jnp.copy, self.state.teacher))
+
+    def batch(self, epoch: int, position: int) -> Batch:
+        """The batch of a step, by epoch (of all that share the schedule) and place in it."""
+        return self._batch(self._order(epoch)[position])
+
     def _batch(self, index: np.ndarray) -> Batch:
         return Batch(self.images, self.labels, jnp.asarray(index))
 
     def _order(self, epoch: int) -> list[np.ndarray]:
-        order = epoch_order(self.seed, epoch, len(self.data.train_labels))
-        return batch_indices(order, self.batch_size, drop_last=True)
+        order = epoch_order(self.settings.seed, epoch, len(self.data.train_labels))
+        return batch_indices(order, self.settings.batch_size, drop_last=True)
 
     def _train_epoch(self, epoch: int, on_step) -> tuple[float, float, float]:
         metrics: list[dict[str, Array]] = []
         for i, index in enumerate(self._order(epoch)):
             self.state, found = self.step(self.state, self._batch(index))
             metrics.append(found)
-            if (i + 1) % self.check_every == 0:
+            if (i + 1) % self.settings.check_every == 0:
                 self._check_finite()
             if on_step is not None:
                 on_step(found["loss"])
         self._check_finite()
         host = jax.device_get(metrics)
         rate = float(host[-1]["learning_rate"])
-        mean_loss = float(np.mean([row["loss"] for row in host]))
+        # A step that overflowed under a loss scale was not taken.
+        losses = [row["loss"] for row in host if row["taken"]]
+        mean_loss = float(np.mean(losses)) if losses else float("nan")
         return mean_loss, float(sum(row["correct"] for row in host)), rate
 
     def _check_finite(self) -> None:
@@ -157,8 +223,10 @@ class PhaseLoop:
             return
         # The state stopped at the failing step, so the step can be looked at again.
         epoch, position = divmod(failed, self.steps_per_epoch)
-        images = self.images[jnp.asarray(self._order(epoch)[position])]
-        layer = first_nonfinite(self.graphs.train, self.states, self.pixels.normalise(images))
+        images = self.images[self.batch(epoch, position).index]
+        states = self.state.trainable, self.state.rest
+        x = self.pixels.normalise(images).astype(self.settings.step.precision.dtype)
+        layer = first_nonfinite(self.graphs.train, states, x)
         where = (
             f"layer {layer!r} is the first whose output is not finite"
             if layer

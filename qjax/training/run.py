@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Array
 
 from qjax.integerize import integerize
 from qjax.record import Record, RunRecord
-from qjax.surgery import format_table, layer_table
+from qjax.surgery import format_table, layer_table, watch
 from qjax.training import checkpoint
 from qjax.training.console import Progress
 from qjax.training.diagnostics import make_diagnosis
@@ -54,46 +59,53 @@ class Run:
             self.record.rewind(past["steps"])
         elif resume:
             self.record.rewind(-1)
-        model = self.spec.make_model()
         with self._events(past.get("steps")) as events:
-            for index, phase in enumerate(self.spec.phases):
-                model = self._enter(model, phase, index)
-                loop = self._loop(model, phase, index)
-                if index == past.get("phase"):
-                    self._restore(loop)
-                # A phase that lies behind the checkpoint only lends its structure.
-                if index >= past.get("phase", 0):
-                    self._train(loop, phase, index, events, begin)
-                self.steps_before += phase.epochs * loop.steps_per_epoch
-                model = loop.model()
+            model = self._phases(past, events, begin)
         return self._finish(model, begin)
+
+    def _phases(self, past: dict[str, Any], events: Events | None, begin: float) -> nnx.Module:
+        """Train phase after phase; the model of the last.
+
+        A phase that lies behind the checkpoint only lends its structure.
+        """
+        spec = self.spec
+        model, floating, before = spec.make_model(), None, None
+        for index, phase in enumerate(spec.phases):
+            model = self._enter(model, phase, index, behind=index <= past.get("phase", -1))
+            teacher = spec.teacher(index, floating)
+            settings = spec.loop_settings(index)
+            start = before if phase.continues else None
+            loop = PhaseLoop(model, phase, spec.data, settings, teacher, start)
+            if index == past.get("phase"):
+                self._restore(loop)
+            if index >= past.get("phase", 0):
+                self._train(loop, phase, index, events, begin)
+            self.steps_before += phase.epochs * loop.steps_per_epoch
+            model, before = loop.model(), loop.state
+            # A resumed run finds its float network with the checkpoint, as the teacher.
+            floating = (loop.teacher() or floating) if phase.quantized else model
+        return model
 
     def _events(self, done: int | None) -> AbstractContextManager[Events | None]:
         if not self.spec.settings.tensorboard:
             return nullcontext()
         return Events(self.folder / EVENTS, resume_step=None if done is None else done + 1)
 
-    def _enter(self, model: nnx.Module, phase: Phase, index: int) -> nnx.Module:
+    def _enter(self, model: nnx.Module, phase: Phase, index: int, behind: bool) -> nnx.Module:
         """The model as the phase wants it; its layers are told at the first quantized phase."""
         spec = self.spec
-        starts = phase.quantized and not any(p.quantized for p in spec.phases[:index])
+        first = phase.quantized and not any(p.quantized for p in spec.phases[:index])
         model = spec.enter(model, index)
-        if not starts:
+        if behind or not (first or phase.recipe is not None):
             return model
-        rows = layer_table(model, spec.sample())
+        quantized = watch(model, ())
+        rows = layer_table(quantized, spec.sample())
         self.record.write_layers([dataclasses.asdict(row) for row in rows])
         if spec.settings.progress:
             sys.stderr.write(format_table(rows) + "\n")
         # A recipe that cannot become integer is an error now, not after hours of training.
-        integerize(model, spec.pixels, spec.data.shape, spec.settings.policy)
+        integerize(quantized, spec.pixels, spec.data.shape, spec.settings.policy)
         return model
-
-    def _loop(self, model: nnx.Module, phase: Phase, index: int) -> PhaseLoop:
-        spec, settings = self.spec, self.spec.settings
-        hooks = spec.hooks_of(index)
-        return PhaseLoop(
-            model, phase, spec.data, settings.batch_size, spec.seed, settings.check_every, hooks
-        )
 
     def _restore(self, loop: PhaseLoop) -> None:
         restored = checkpoint.restore_latest(self.folder / CHECKPOINTS, like=loop.state)
@@ -104,12 +116,12 @@ class Run:
         self, loop: PhaseLoop, phase: Phase, index: int, events: Events | None, begin: float
     ) -> None:
         diagnose = make_diagnosis(loop.graphs.evaluate) if phase.quantized else None
-        done = int(loop.state.step) // loop.steps_per_epoch
+        done = loop.steps_done // loop.steps_per_epoch
         quiet = not self.spec.settings.progress
         bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
         with bar as progress:
             for epoch in loop.epochs(progress.step):
-                step = self.steps_before + int(loop.state.step)
+                step = self.steps_before + loop.steps_done
                 report = diagnose(loop.states, self.spec.sample()) if diagnose else {}
                 self._log(epoch, phase, step, report, events)
                 progress.epoch(
@@ -181,18 +193,48 @@ def result(spec: RunSpec, model: nnx.Module, outcome: Outcome, seconds: float) -
 
 
 def trained_model(spec: RunSpec, folder: Path) -> tuple[nnx.Module, float | None]:
-    """The model of a run's newest checkpoint and its float accuracy.
+    """The model of a run's newest checkpoint, in evaluation mode, and its float accuracy.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
+        ValueError: the checkpoint is of another model.
     """
-    model = spec.make_model()
-    last = spec.phases[-1]
-    if last.quantized:
-        model = spec.quantized(model)
-    loop = PhaseLoop(model, last, spec.data, spec.settings.batch_size, spec.seed)
-    restored = checkpoint.restore_latest(folder / CHECKPOINTS, like=loop.state)
-    if restored is None:
+    saved = checkpoint.restore_latest(folder / CHECKPOINTS)
+    if saved is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint; name a folder that a run printed")
-    loop.state = restored[0]
-    return loop.model(), restored[1]["float_accuracy"]
+    arrays, metadata = saved
+    model = spec.make_model()
+    if spec.phases[metadata["phase"]].quantized:
+        model = spec.quantized(model, metadata["phase"])
+    trained = "average" if spec.settings.averaged else "trainable"
+    load_state(model, arrays, (trained, "rest"))
+    model.eval()
+    return model, metadata["float_accuracy"]
+
+
+def load_state(model: nnx.Module, arrays: Mapping[str, np.ndarray], parts: tuple[str, ...]) -> None:
+    """Give a model the numbers of a checkpoint, in place, whatever else the checkpoint holds.
+
+    Args:
+        model: of the checkpoint's structure.
+        arrays: by path, as `checkpoint.restore_latest` gives them.
+        parts: names of the parts of the training state to look in, in this order.
+
+    Raises:
+        ValueError: naming a number that is missing or of another shape.
+    """
+
+    def find(path: tuple, leaf: Array) -> Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = [arrays[f"{part}/{name}"] for part in parts if f"{part}/{name}" in arrays]
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf  # noise is off in evaluation
+        if not found or found[0].shape != leaf.shape:
+            got = f"of shape {found[0].shape}" if found else "missing"
+            raise ValueError(
+                f"{name} has shape {leaf.shape} in the model but is {got} in the checkpoint; use "
+                "the configuration that the run was made with"
+            )
+        return jnp.array(found[0])
+
+    nnx.update(model, jax.tree_util.tree_map_with_path(find, nnx.state(model)))

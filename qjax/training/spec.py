@@ -15,10 +15,13 @@ from jaxtyping import Array
 from qjax.core.requantize import Policy
 from qjax.data.dataset import Dataset
 from qjax.integerize import PixelInput
+from qjax.layers.norm import BatchNorm, FoldedFrozen
 from qjax.recipe import Recipe
-from qjax.surgery import error_slots, quantize, slots
+from qjax.surgery import error_slots, fold_batch_norm, quantize, requantize, slots, watch
 from qjax.training.hooks import Hooks, run_on
-from qjax.training.phases import Phase, check_phases
+from qjax.training.loop import LoopSettings
+from qjax.training.phases import Phase, chain, check_phases
+from qjax.training.step import USUAL, StepSettings
 
 SAMPLE = 64
 """Training images from which data-dependent first numbers come."""
@@ -35,6 +38,8 @@ class Settings:
         check_every: steps between looks for NaN.
         checkpoint_every: epochs between checkpoints.
         tensorboard, progress: what is written and shown.
+        step: how a training step computes.
+        averaged: whether evaluation uses the moving average of the weights.
     """
 
     batch_size: int
@@ -45,6 +50,8 @@ class Settings:
     checkpoint_every: int = 1
     tensorboard: bool = True
     progress: bool = True
+    step: StepSettings = USUAL
+    averaged: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_batch", "check_every", "checkpoint_every"):
@@ -68,6 +75,9 @@ class RunSpec:
         config: the resolved configuration, plain values.
         hooks: the method's part in every quantized phase that brings no hooks of its own.
         e_bits, g_bits: of errors and weight gradients, for the record; None in float.
+        norm: how batch normalization meets the weight quantizers from the first quantized phase on,
+            a class of `qjax.layers.norm`; None for separate.
+        load_teacher: the trained network of a run folder, for `Teacher.folder`.
     """
 
     names: dict[str, str]
@@ -83,9 +93,16 @@ class RunSpec:
     hooks: Hooks = Hooks()
     e_bits: int | None = None
     g_bits: int | None = None
+    norm: Callable[[BatchNorm], nnx.Module] | None = None
+    load_teacher: Callable[[str], nnx.Module] | None = None
 
     def __post_init__(self) -> None:
         check_phases(self.phases)
+        if self.norm is FoldedFrozen and self.phases[0].quantized:
+            raise ValueError(
+                "bn=folded_frozen holds running statistics that a float phase has trained, but the "
+                "first phase is quantized; choose procedure=finetune, or bn=folded_correction"
+            )
 
     @property
     def pixels(self) -> PixelInput:
@@ -98,9 +115,14 @@ class RunSpec:
         index = np.linspace(0, len(self.data.train_images) - 1, count).astype(int)
         return self.pixels.normalise(jnp.asarray(self.data.train_images[index]))
 
-    def quantized(self, model: nnx.Module) -> nnx.Module:
-        """`model` under the recipe."""
-        return quantize(model, self.recipe, self.sample(), self.seed)
+    def quantized(self, model: nnx.Module, index: int = -1) -> nnx.Module:
+        """A float `model` under the recipe that is in force in a phase (the last, if not said)."""
+        if self.norm is not None:
+            model = fold_batch_norm(model, self.norm)
+        recipe = self.recipe
+        for phase in self.phases[: index % len(self.phases) + 1]:
+            recipe = phase.recipe or recipe
+        return quantize(model, recipe, self.sample(), self.seed)
 
     def hooks_of(self, index: int) -> Hooks:
         """The hooks of a phase."""
@@ -110,16 +132,56 @@ class RunSpec:
         return self.hooks if phase.quantized else Hooks()
 
     def enter(self, model: nnx.Module, index: int) -> nnx.Module:
-        """The model as a phase wants it: initialised, quantized at the first quantized phase, then
-        prepared; the model itself is left as it is.
+        """The model as a phase wants it: initialised, quantized at the first quantized phase or
+        under a new recipe, then prepared; the model itself is left as it is.
         """
         hooks, phase = self.hooks_of(index), self.phases[index]
         model = nnx.clone(model)
         run_on(model, hooks.initialise, self.seed, index, when=0)
         if phase.quantized and not any(p.quantized for p in self.phases[:index]):
-            model = self.quantized(model)
+            model = self.quantized(model, index)
+        elif phase.recipe is not None:
+            model = requantize(watch(model, ()), phase.recipe, self.sample(), self.seed)
+        model = watch(model, phase.watched)
         run_on(model, hooks.start, self.seed, index, when=1)
         return model
+
+    def loop_settings(self, index: int) -> LoopSettings:
+        """How a phase is carried out."""
+        before, in_all = chain(self.phases, index)
+        settings = self.settings
+        return LoopSettings(
+            batch_size=settings.batch_size,
+            seed=self.seed,
+            check_every=settings.check_every,
+            eval_batch=settings.eval_batch,
+            hooks=self.hooks_of(index),
+            step=settings.step,
+            averaged=settings.averaged,
+            epochs_before=before,
+            epochs_in_all=in_all,
+        )
+
+    def teacher(self, index: int, floating: nnx.Module | None) -> nnx.Module | None:
+        """The teacher of a phase, or of a later one that must not lose it.
+
+        Args:
+            index: of the phase.
+            floating: the network as the last float phase left it.
+
+        Raises:
+            ValueError: a folder is named, but no way to read it.
+        """
+        phase = self.phases[index]
+        if phase.teacher is not None and phase.teacher.folder is not None:
+            if self.load_teacher is None:
+                raise ValueError(
+                    f"Teacher.folder is {phase.teacher.folder!r}, but RunSpec.load_teacher is not "
+                    "set; give a function from a folder to its network"
+                )
+            return self.load_teacher(phase.teacher.folder)
+        own = (p.teacher is not None and p.teacher.folder is None for p in self.phases[index:])
+        return floating if phase.quantized and any(own) else None
 
     def references(self, model: nnx.Module) -> list[str]:
         """Citation keys of the quantizers in use."""

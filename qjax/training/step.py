@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from qjax.integerize import PixelInput
 from qjax.layers.slots import Slot
 from qjax.layers.variables import Progress
-from qjax.surgery import penalty
+from qjax.surgery import folded_kernel, penalty
 from qjax.training.augment import Augment
 from qjax.training.hooks import Change, CrossEntropy, Hooks, Loss, Seen, Update
-from qjax.training.state import TRAINABLE, Graphs, TrainState
+from qjax.training.precision import Precision, unscaled
+from qjax.training.state import Graphs, TrainState
 from qjax.tree import walk
 
 Metrics = dict[str, Array]
-CROSS_ENTROPY = CrossEntropy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,32 @@ class Batch:
 jax.tree_util.register_dataclass(Batch, data_fields=["images", "labels", "index"], meta_fields=[])
 
 
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """How a step computes, whatever the method.
+
+    Attributes:
+        loss: where the hooks bring none.
+        precision: arithmetic of the forward and the backward pass.
+        average_decay: of the moving average of what is trained, in (0, 1); None for no average.
+        total_steps: for hooks and quantizers that anneal.
+    """
+
+    loss: Loss = CrossEntropy()
+    precision: Precision = Precision()
+    average_decay: float | None = None
+    total_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise ValueError(
+                f"average_decay must lie between 0 and 1 or be null, got {self.average_decay!r}"
+            )
+
+
+USUAL = StepSettings()
+
+
 def make_step(
     graphs: Graphs,
     optimizer: optax.GradientTransformation,
@@ -49,8 +76,7 @@ def make_step(
     augment: Augment,
     hooks: Hooks,
     seed: int,
-    total_steps: int = 1,
-    loss: Loss = CROSS_ENTROPY,
+    settings: StepSettings = USUAL,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The step `(state, batch) -> (state, metrics)`; pure, to be jitted with the state donated.
 
@@ -60,40 +86,29 @@ def make_step(
         pixels, augment: from bytes to the model's input.
         hooks: the method's part.
         seed: of augmentation and of the hooks' noise.
-        total_steps: of the phase, for the hooks and quantizers that anneal.
-        loss: where the hooks bring none.
+        settings: how the step computes.
 
     Returns:
-        The function. Metrics: `loss` (with penalties), `correct` (count), `learning_rate`.
+        The function. Metrics: `loss` (with penalties), `correct` (count), `learning_rate`, `taken`
+        (False for a step that overflowed or came after a failure).
     """
-    loss = hooks.loss or loss
-
-    def forward(trainable: nnx.State, rest: nnx.State, x: Array, y: Array, key, progress):
-        model = nnx.merge(graphs.train, trainable, with_progress(rest, progress), copy=True)
-        logits = model(x)
-        total = loss(logits, y) + penalty(model)
-        for index, term in enumerate(hooks.extra):
-            term_key = jax.random.fold_in(key, index)
-            total = total + term(Seen(model, x, y, logits, term_key, progress))
-        _, _, rest = nnx.split(model, TRAINABLE, ...)
-        return total, (rest, jnp.sum(jnp.argmax(logits, -1) == y))
+    forward = _forward(graphs, hooks, settings)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         crop, before, after = jax.random.split(key, 3)
         terms = jax.random.fold_in(key, 3)
-        progress = (state.step + 1) / total_steps
+        progress = (state.step + 1) / settings.total_steps
         x = pixels.normalise(augment(batch.images[batch.index], crop))
         y = batch.labels[batch.index]
-        (value, (rest, correct)), gradients = jax.value_and_grad(forward, has_aux=True)(
-            state.trainable, state.rest, x, y, terms, progress
+        (_, (value, rest, correct)), gradients = jax.value_and_grad(forward, has_aux=True)(
+            state.trainable, state, x, y, terms, progress
         )
+        gradients = unscaled(gradients, settings.precision.factor(state.scale))
         update = Update(
             params=state.trainable,
             updates=None,
-            quantized=lambda: quantized_weights(
-                graphs.train, state.trainable, with_progress(state.rest, progress)
-            ),
+            quantized=lambda: quantized_weights(graphs, state, progress),
             key=before,
             progress=progress,
         )
@@ -102,11 +117,44 @@ def make_step(
         trainable = optax.apply_updates(state.trainable, updates)
         update = dataclasses.replace(update, updates=updates, key=after)
         trainable = _changed(trainable, hooks.project, update)
-        metrics = {"loss": value, "correct": correct, "learning_rate": opt.learning_rate}
-        new = TrainState(trainable, rest, opt, state.step + 1, state.failed)
-        return _guard(state, new, value), metrics
+        new = dataclasses.replace(
+            state,
+            trainable=trainable,
+            rest=rest,
+            opt=opt,
+            step=state.step + 1,
+            average=_average(state.average, trainable, settings.average_decay),
+        )
+        rate = opt.learning_rate  # pyright: ignore[reportAttributeAccessIssue] - see `Optimizer`
+        new, taken = _guard(state, new, value)
+        metrics = {"loss": value, "correct": correct, "learning_rate": rate, "taken": taken}
+        return new, metrics
 
     return step
+
+
+def _forward(graphs: Graphs, hooks: Hooks, settings: StepSettings) -> Callable:
+    """The differentiated function: (trainable, state, images, labels, key, progress) -> (scaled
+    loss, (loss, rest, count of right classes)).
+    """
+    loss = hooks.loss or settings.loss
+    dtype = settings.precision.dtype
+
+    def forward(trainable: Any, state: TrainState, x: Array, y: Array, key, progress):
+        model = nnx.merge(graphs.train, trainable, with_progress(state.rest, progress), copy=True)
+        logits = model(x.astype(dtype)).astype(jnp.float32)
+        total = loss(logits, y) + penalty(model)
+        teacher = None
+        if graphs.teacher is not None and hooks.extra:
+            teacher = nnx.merge(graphs.teacher, *state.teacher, copy=True)(x)
+        for index, term in enumerate(hooks.extra):
+            term_key = jax.random.fold_in(key, index)
+            total = total + term(Seen(model, x, y, logits, teacher, term_key, progress))
+        correct = jnp.sum(jnp.argmax(logits, -1) == y)
+        scaled = total * settings.precision.factor(state.scale)
+        return scaled, (total, graphs.rest(model), correct)
+
+    return forward
 
 
 def with_progress(rest: nnx.State, progress: Float[Array, ""]) -> nnx.State:
@@ -116,41 +164,54 @@ def with_progress(rest: nnx.State, progress: Float[Array, ""]) -> nnx.State:
     )
 
 
-def quantized_weights(graph: nnx.GraphDef, trainable: nnx.State, rest: nnx.State) -> nnx.State:
-    """`trainable` with every quantized kernel as its layer's product receives it.
+def quantized_weights(graphs: Graphs, state: TrainState, progress: Float[Array, ""]) -> nnx.State:
+    """What is trained, with every quantized kernel as its layer's product receives it.
 
     Args:
-        graph: training-mode graph definition.
-        trainable, rest: as before the step: stochastic quantizers repeat the step's own noise.
+        graphs: of the model.
+        state: as before the step, so that stochastic quantizers repeat the step's own noise.
+        progress: share of the training done.
     """
-    model = nnx.merge(graph, trainable, rest, copy=True)
+    rest = with_progress(state.rest, progress)
+    model = nnx.merge(graphs.train, state.trainable, rest, copy=True)
     for _, layer in walk(model):
         slot = getattr(layer, "weight", None)
         if isinstance(slot, Slot):
-            norm = getattr(layer, "norm", None)
-            kernel = layer.kernel[...]  # pyright: ignore[reportAttributeAccessIssue]
-            folded = kernel if norm is None else norm.folded(kernel)
-            layer.kernel[...] = slot(folded)  # pyright: ignore[reportAttributeAccessIssue]
-    return nnx.split(model, TRAINABLE, ...)[1]
+            layer.kernel[...] = slot(folded_kernel(layer))  # pyright: ignore
+    return nnx.split(model, graphs.moves, ...)[1]
 
 
-def _changed(tree: nnx.State, hooks: Sequence[Change], update: Update) -> nnx.State:
+def _changed(tree: Any, hooks: Sequence[Change], update: Update) -> Any:
     for index, hook in enumerate(hooks):
         key: PRNGKeyArray = jax.random.fold_in(update.key, index)
         tree = hook(tree, dataclasses.replace(update, key=key))
     return tree
 
 
-def _guard(old: TrainState, new: TrainState, loss: Array) -> TrainState:
-    """`new`, or `old` with the failing step noted once something is not finite.
+def _average(average: Any, trainable: Any, decay: float | None) -> Any:
+    if decay is None:
+        return None
+    return jax.tree.map(lambda a, w: a + (1 - decay) * (w - a), average, trainable)
+
+
+def _guard(old: TrainState, new: TrainState, loss: Array) -> tuple[TrainState, Array]:
+    """(`new`, True), or (`old`, False) where something is not finite.
 
     The update is finite only if loss and gradients were, so that the new parameters and statistics
-    tell all; their sum is a cheap witness, since NaN and infinity survive addition.
+    tell all; their sum is a cheap witness, since NaN and infinity survive addition. A dynamic loss
+    scale above 1 is halved and training goes on; otherwise the failing step is noted.
     """
     leaves = jax.tree.leaves((new.trainable, new.rest))
     floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
     witness = loss + sum(jnp.sum(leaf * 0) for leaf in floats)
-    fine = jnp.isfinite(witness) & (old.failed < 0)
-    failed = jnp.where(fine, -1, jnp.where(old.failed < 0, old.step, old.failed))
+    finite = jnp.isfinite(witness)
+    fine = finite & (old.failed < 0)
     kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
-    return dataclasses.replace(kept, failed=failed.astype(jnp.int32))
+    broken = ~finite
+    if old.scale is not None:
+        # An overflowing step counts, or epochs would lose their length.
+        step = jnp.where(old.failed < 0, new.step, old.step)
+        kept = dataclasses.replace(kept, scale=old.scale.after(finite), step=step)
+        broken = broken & (old.scale.value <= 1)
+    failed = jnp.where(old.failed < 0, jnp.where(broken, old.step, -1), old.failed)
+    return dataclasses.replace(kept, failed=failed.astype(jnp.int32)), fine

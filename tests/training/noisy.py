@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from qjax.core.codes import Term, decode_terms
@@ -21,7 +21,7 @@ class StochasticWeight(Quantizer):
 
     reference: ClassVar[str] = "test-stochastic"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
-    kinds: ClassVar[dict[str, Kind]] = {}
+    kinds: ClassVar[Mapping[str, Kind]] = {}
     stochastic: ClassVar[bool] = True
 
     def init(self, x, role):
@@ -43,7 +43,7 @@ class SignError(Quantizer):
 
     reference: ClassVar[str] = "test-error"
     roles: ClassVar[tuple[str, ...]] = ("error",)
-    kinds: ClassVar[dict[str, Kind]] = {}
+    kinds: ClassVar[Mapping[str, Kind]] = {}
     stochastic: ClassVar[bool] = True
 
     def init(self, x, role):
@@ -76,7 +76,7 @@ class AnnealedWeight(Quantizer):
 
     reference: ClassVar[str] = "test-annealed"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
-    kinds: ClassVar[dict[str, Kind]] = {"share": "progress"}
+    kinds: ClassVar[Mapping[str, Kind]] = {"share": "progress"}
 
     def init(self, x, role):
         del x, role
@@ -90,8 +90,3 @@ class AnnealedWeight(Quantizer):
     def __call__(self, p, x):
         (term,) = self.codes(p, x)
         return straight_through(x, x + p["share"] * (decode_terms((term,)) - x))
-
-
-def key_data(key: Array) -> np.ndarray:
-    """A random key as numbers."""
-    return np.asarray(jax.random.key_data(key))

@@ -20,6 +20,7 @@ from qjax.training.loop import PhaseLoop
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
 from qjax.training.spec import RunSpec, Settings
+from qjax.training.state import TrainState
 
 DATA = synthetic.load(height=6, width=6, classes=3, train_size=32, test_size=16)
 BATCH = 8
@@ -68,11 +69,17 @@ def spec(
     )
 
 
-def loop(run: RunSpec, index: int = 0, model: nnx.Module | None = None) -> PhaseLoop:
+def loop(
+    run: RunSpec,
+    index: int = 0,
+    model: nnx.Module | None = None,
+    before: TrainState | None = None,
+    teacher: nnx.Module | None = None,
+) -> PhaseLoop:
     """The loop of one phase, at its start."""
     start = run.enter(model or run.make_model(), index)
-    hooks = run.hooks_of(index)
-    return PhaseLoop(start, run.phases[index], run.data, BATCH, run.seed, hooks=hooks)
+    settings = run.loop_settings(index)
+    return PhaseLoop(start, run.phases[index], run.data, settings, teacher, before)
 
 
 def steps(made: PhaseLoop, count: int) -> Iterator[Any]:

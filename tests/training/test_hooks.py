@@ -176,7 +176,7 @@ def test_the_hooks_of_the_run_serve_quantized_phases_without_their_own():
 @pytest.mark.parametrize("field", ["initialise", "start", "extra", "gradients", "project"])
 def test_what_is_no_list_of_callables_is_refused(field):
     with pytest.raises(TypeError, match=field):
-        Hooks(**{field: ["clip"]})
+        Hooks(**{field: ["clip"]})  # pyright: ignore[reportArgumentType]
 
 
 def test_a_loss_that_cannot_be_called_is_refused():
