@@ -47,10 +47,17 @@ def decode_terms(terms: tuple[Term, ...]) -> Float[Array, "..."]:
         >>> float(decode_terms((Term(jnp.float32(3), jnp.float32(0.5), 1.0, 0.0, 3.0),)))
         1.0
     """
-    total = terms[0].scale * (terms[0].codes - terms[0].zero_point)
-    for term in terms[1:]:
-        total = total + term.scale * (term.codes - term.zero_point)
-    return total
+    ndim = terms[0].codes.ndim
+    return sum(
+        _along_channels(term.scale, ndim) * (term.codes - _along_channels(term.zero_point, ndim))
+        for term in terms
+    )  # pyright: ignore[reportReturnType]
+
+
+def _along_channels(value: Array | float, ndim: int) -> Array:
+    """A per-channel number `(c,)` with the leading axes that a tensor of `ndim` axes needs."""
+    value = jnp.asarray(value)
+    return value.reshape((1,) * (ndim - 1) + (-1,)) if value.ndim == 1 and ndim > 1 else value
 
 
 @jax.tree_util.register_dataclass

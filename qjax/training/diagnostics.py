@@ -18,7 +18,7 @@ from qjax.tree import get, swap, wrap_layers
 Report = dict[str, dict[str, float]]
 
 
-class _Watched(nnx.Module):
+class _Logged(Slot):
     """A slot that also hands each tensor it sees to a log."""
 
     def __init__(self, slot: Slot, see: Callable[[Array], None]):
@@ -93,7 +93,7 @@ def make_diagnosis(graph: nnx.GraphDef) -> Callable[[tuple, Array], Report]:
             def see(tensor: Array, place: str = place, slot: Slot = slot) -> None:
                 seen[place] = slot_statistics(slot, tensor)
 
-            swap(model, place, _Watched(slot, see))
+            swap(model, place, _Logged(slot, see))
         model(x)
         return seen
 
