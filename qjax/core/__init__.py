@@ -1,0 +1,1 @@
+"""Quantizer protocol, grids, codes, gradients and fixed-point arithmetic; imports nothing of qjax."""
