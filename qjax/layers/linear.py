@@ -22,7 +22,6 @@ from jaxtyping import Array, Int
 
 from qjax.core.codes import Codes, IntegerTerm
 from qjax.core.host import HostArray
-from qjax.layers.slots import Encode, Requantize
 from qjax.layers.variables import IntegerConstant
 
 INT32 = 2**31 - 1
