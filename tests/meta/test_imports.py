@@ -28,6 +28,7 @@ TABLE = {
     "core": Row(set(), "the arithmetic stands under everything"),
     "data": Row(set(), "numpy in, numpy out: a data set serves any framework"),
     "results": Row(set(), "tables are functions of records, wherever the records came from"),
+    "plots": Row({"core"}, "it draws any quantizer by running it, so it knows of none"),
     "calibration": Row({"core"}, "a range estimator knows codes and grids, not networks"),
     "methods": Row({"core", "calibration"}, "a paper is read beside one file and the core"),
     "layers": Row({"core"}, "a layer takes any quantizer, so it knows of none"),
