@@ -96,9 +96,10 @@ def split(model: nnx.Module, freeze: Sequence[str] = ()) -> tuple[Graphs, nnx.St
     them.
 
     Args:
-        model: float or simulated.
+        model: float or simulated; it keeps its mode.
         freeze: words of `FREEZABLE`.
     """
+    model = nnx.clone(model)
     moves = _moves(model, freeze)
     model.eval()
     evaluate, _, _ = nnx.split(model, moves, ...)
