@@ -40,7 +40,7 @@ def tanh(x: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
 
 def code_table(
     function: Function,
-    dtype: type[np.int8 | np.uint8],
+    dtype: type[np.number],
     input_units: tuple[float, int],
     output_units: tuple[float, int],
 ) -> np.ndarray:
@@ -48,13 +48,13 @@ def code_table(
 
     Args:
         function: of float32 arrays.
-        dtype: of the codes on both sides.
+        dtype: of the codes on both sides, int8 or uint8.
         input_units, output_units: (scale, zero point).
 
     >>> code_table(logistic, np.int8, (0.047, -2), (1 / 256, -128))[[0, 126, 255]].tolist()
     [-127, 0, 127]
     """
-    limits = np.iinfo(dtype)
+    limits = np.iinfo(np.int8 if dtype == np.int8 else np.uint8)
     scale, zero = np.float32(input_units[0]), input_units[1]
     codes = np.arange(limits.min, limits.max + 1)
     real = scale * (codes - zero).astype(np.float32)

@@ -54,7 +54,7 @@ def ratio_float32(input_scale: float, output_scale: float) -> np.ndarray:
 def rescale(
     name: str,
     total: Integer[Array, "*shape"],
-    scale: np.ndarray,
+    scale: ArrayLike,
     bounds: tuple[int, int],
     output: Tensor,
 ) -> Integer[Array, "*shape"]:
@@ -69,7 +69,8 @@ def rescale(
     """
     low, high = output.range
     zero = output.units.zero
-    affine = Affine((scale,), np.asarray(float(zero)), (bounds,), low, high, zero_point=zero)
+    numbers = (np.asarray(scale, np.float64),), np.asarray(float(zero))
+    affine = Affine(*numbers, (bounds,), low, high, zero_point=zero)
     return policy(name)([total], affine).astype(DTYPES[output.dtype])
 
 

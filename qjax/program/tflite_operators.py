@@ -9,7 +9,7 @@ from qjax.core.tables import Function, code_table, logistic, tanh
 from qjax.core.windows import Padding, Pair, explicit
 from qjax.program import ops
 from qjax.program.base import Operator
-from qjax.program.tensor import Tensor
+from qjax.program.tensor import DTYPES, Tensor
 from qjax.program.tflite_file import FileOperator
 from qjax.program.tflite_graph import FUSED, Graph, Unsupported
 
@@ -201,8 +201,7 @@ def _table(function: Function, word: str) -> Convert:
         if word == "logistic" and output.units.step != 1 / 256:
             raise Unsupported(f"its output must have scale 1/256, got {output.units.step}")
         grids = [(tensor.units.step, tensor.units.zero) for tensor in (x, output)]
-        dtype = np.uint8 if x.dtype == "uint8" else np.int8
-        codes = code_table(function, dtype, *grids)
+        codes = code_table(function, DTYPES[x.dtype], *grids)
         return ops.Lookup((x.name, graph.table(output, codes).name), output.name, word)
 
     return convert

@@ -10,7 +10,7 @@ from qjax.core.tables import code_table, logistic, tanh
 from qjax.core.windows import Padding, Pair, explicit
 from qjax.program import ops
 from qjax.program.base import NotExpressible, Site
-from qjax.program.tensor import Tensor
+from qjax.program.tensor import DTYPES, Tensor
 from qjax.program.tflite_graph import FUSED, clamp
 
 # The file under construction and the operator are `Any`: their classes are the schema's, generated,
@@ -180,8 +180,7 @@ def _lookup(writer: Any, operator: ops.Lookup, site: Site) -> None:
     function, code = _TABLES.get(operator.function, (None, ""))
     if function is not None and x.dtype == site.output.dtype:
         grids = [(tensor.units.step, tensor.units.zero) for tensor in (x, site.output)]
-        dtype = np.uint8 if x.dtype == "uint8" else np.int8
-        if (code_table(function, dtype, *grids) == table.constant).all():
+        if (code_table(function, DTYPES[x.dtype], *grids) == table.constant).all():
             writer.add(code, [writer.tensor(x)], site.output, None, 2)
             return
     raise NotExpressible(

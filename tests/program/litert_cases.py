@@ -101,9 +101,9 @@ def transpose_conv(dtype: str, kernel: int, stride: int, padding: str) -> Callab
         grown = [
             n * stride + (max(kernel - stride, 0) if padding == "VALID" else 0) for n in (4, 5)
         ]
-        size = (grown[0], grown[1])
-        (top, _), (left, _) = explicit(padding, size, (kernel,) * 2, (stride,) * 2)  # pyright: ignore
-        operator = ops.TransposeConv2D(("x", "w", "b"), "y", (stride,) * 2, (top, left), size)
+        size, strides = (grown[0], grown[1]), (stride, stride)
+        (top, _), (left, _) = explicit(padding, size, (kernel, kernel), strides)  # pyright: ignore
+        operator = ops.TransposeConv2D(("x", "w", "b"), "y", strides, (top, left), size)
         scale = output_scale(dtype, constants[0], 3 * kernel)
         y = activation(rng, "y", (None, *size, 5), dtype, scale=scale)
         return program(operator, x, *constants, y)
@@ -200,11 +200,8 @@ def table(function, word: str, dtype: str) -> Callable[[Rng], Program]:
         if word == "tanh":
             units = Quantization(HostArray(1 / 128), HostArray(low + 128))
         y = activation(rng, "y", (None, 100), dtype, units=units)
-        codes = code_table(
-            function,
-            DTYPES[dtype],
-            *[(t.units.step, t.units.zero) for t in (x, y)],  # pyright: ignore
-        )
+        grids = [(tensor.units.step, tensor.units.zero) for tensor in (x, y)]
+        codes = code_table(function, DTYPES[dtype], grids[0], grids[1])
         return program(
             ops.Lookup(("x", "t"), "y", word), x, Tensor("t", (256,), dtype, data=codes), y
         )

@@ -74,9 +74,9 @@ def convolution(case: dict) -> tuple[Operator, list[Tensor]]:
     depthwise = case["op"] == "depthwise_conv_2d"
     constants = weight_tensors(case, (1, 2, 0, 3) if depthwise else (1, 2, 3, 0))
     _, height, width, channels = np.shape(case["x"])
-    kernel = constants[0].shape[:2]
-    strides = (case["stride"],) * 2
-    padding = explicit(case["padding"], (height, width), kernel, strides)
+    kh, kw, *_ = constants[0].constant.shape
+    strides = (case["stride"], case["stride"])
+    padding = explicit(case["padding"], (height, width), (kh, kw), strides)
     groups = channels if depthwise else 1
     return Conv2D(("x", "w", "b"), "y", strides, padding, groups=groups), constants
 
@@ -96,7 +96,7 @@ def pool(case: dict) -> tuple[Operator, list[Tensor]]:
 def table(case: dict) -> tuple[Operator, list[Tensor]]:
     function = {"logistic": logistic, "tanh": tanh}[case["op"]]
     grids = [(case[f"{name}_scale"], case[f"{name}_zero_point"]) for name in "xy"]
-    codes = code_table(function, DTYPES[case["dtype"]], *grids)
+    codes = code_table(function, DTYPES[case["dtype"]], grids[0], grids[1])
     constant = Tensor("table", codes.shape, case["dtype"], data=codes)
     return Lookup(("x", "table"), "y", case["op"]), [constant]
 

@@ -4,7 +4,6 @@ import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from qjax.core.affine import Affine
@@ -135,9 +134,7 @@ class Requantize(Operator):
             return codes.astype(DTYPES[site.output.dtype])
         (x,), output = site.inputs, site.output
         scale = multiplier(site.policy, x.units.step, 1.0, output.units.step, per_tensor=False)
-        return rescale(
-            site.policy, centred(values[0], x), np.asarray(scale), centred_bounds(x), output
-        )
+        return rescale(site.policy, centred(values[0], x), scale, centred_bounds(x), output)
 
 
 @dataclasses.dataclass(frozen=True)
