@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from qjax.data.batches import batch_indices, epoch_order
 from qjax.data.dataset import Dataset
@@ -21,6 +23,7 @@ from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
 from qjax.training.hooks import Hooks
 from qjax.training.phases import Phase
+from qjax.training.programs import Programs, untraced
 from qjax.training.state import TrainState, carried, labels, split
 from qjax.training.step import USUAL, Batch, StepSettings, make_step
 
@@ -93,6 +96,7 @@ class PhaseLoop:
         settings: how.
         teacher: whose outputs the hooks see; not changed.
         before: state at the end of the phase that this one continues.
+        programs: compiled functions of earlier loops, to share; None to compile its own.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class PhaseLoop:
         settings: LoopSettings,
         teacher: nnx.Module | None = None,
         before: TrainState | None = None,
+        programs: Programs | None = None,
     ):
         if not 1 <= settings.batch_size <= len(data.train_labels):
             raise ValueError(
@@ -120,15 +125,36 @@ class PhaseLoop:
         total = max(1, (settings.epochs_in_all or phase.epochs) * self.steps_per_epoch)
         optimizer = phase.scaled_optimizer().build(total, self.steps_per_epoch, labels(trainable))
         self.state = self._first(trainable, rest, optimizer.init(trainable), taught, before)
-        augment = Augment(data.augmentation.pad, data.augmentation.flip)
-        computing = dataclasses.replace(settings.step, total_steps=total)
-        step = make_step(
-            self.graphs, optimizer, self.pixels, augment, settings.hooks, settings.seed, computing
-        )
-        self.step = jax.jit(step, donate_argnums=0)
-        self.evaluator = Evaluator(self.graphs.evaluate, self.pixels, settings.eval_batch)
+        self._compile(optimizer, total, Programs() if programs is None else programs)
         self.images = jnp.asarray(data.train_images)
         self.labels = jnp.asarray(data.train_labels)
+
+    def _compile(
+        self, optimizer: optax.GradientTransformation, total: int, programs: Programs
+    ) -> None:
+        """Set `keyed_step`, `step` and `evaluator`, each shared with every loop that differs from
+        this one in traced numbers only.
+        """
+        graphs, pixels, settings = self.graphs, self.pixels, self.settings
+        computing = dataclasses.replace(settings.step, total_steps=total)
+        augment = Augment(self.data.augmentation.pad, self.data.augmentation.flip)
+        fixed = pixels, augment, settings.hooks, computing
+        # What an optimizer moves follows from the graph and the words in `freeze`.
+        modules = graphs.train, graphs.evaluate, graphs.teacher, tuple(self.phase.freeze)
+        rule = untraced(self.phase.scaled_optimizer()), self.steps_per_epoch
+
+        def step(key: PRNGKeyArray, state: TrainState, batch: Batch):
+            one = make_step(graphs, optimizer, pixels, augment, settings.hooks, key, computing)
+            return one(state, batch)
+
+        self.keyed_step = programs.get(
+            ("step", *modules, *rule, *fixed), lambda: jax.jit(step, donate_argnums=1)
+        )
+        self.step = partial(self.keyed_step, jax.random.key(settings.seed))
+        self.evaluator = programs.get(
+            ("evaluator", graphs.evaluate, pixels, settings.eval_batch),
+            lambda: Evaluator(graphs.evaluate, pixels, settings.eval_batch),
+        )
 
     def _first(
         self, trainable: Any, rest: Any, opt: Any, taught: Any, before: TrainState | None

@@ -2,12 +2,14 @@
 
 `build` returns an `optax.GradientTransformation` that treats weights, normalisation parameters and
 quantizer parameters as `qjax.training.updates` says: decay for the first only, an own learning rate
-for the last. The fields marked *traced* may vary without a new compilation.
+for the last. The fields in `traced` may vary without a new compilation.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
 
 import optax
 from jaxtyping import PyTree
@@ -57,6 +59,8 @@ class Sgd:
     clip_norm: float | None = None
     quantizer_learning_rate_scale: float = 1.0
 
+    traced: ClassVar[Sequence[str]] = tuple(TRACED)
+
     def __post_init__(self) -> None:
         _check_fields(self, {"momentum": "[0, 1)"})
         checks.boolean("Sgd.nesterov", self.nesterov)
@@ -98,6 +102,8 @@ class Adam:
     clip_norm: float | None = None
     quantizer_learning_rate_scale: float = 1.0
 
+    traced: ClassVar[Sequence[str]] = tuple(TRACED)
+
     def __post_init__(self) -> None:
         _check_fields(self, {"b1": "[0, 1)", "b2": "[0, 1)", "eps": "(0, inf)"})
 
@@ -126,6 +132,8 @@ class AdamW:
     schedule: Schedule = Constant()
     clip_norm: float | None = None
     quantizer_learning_rate_scale: float = 1.0
+
+    traced: ClassVar[Sequence[str]] = tuple(TRACED)
 
     def __post_init__(self) -> None:
         _check_fields(self, {"b1": "[0, 1)", "b2": "[0, 1)", "eps": "(0, inf)"})

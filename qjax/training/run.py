@@ -26,6 +26,7 @@ from qjax.training.events import Events
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.loop import Epoch, PhaseLoop
 from qjax.training.phases import Phase
+from qjax.training.programs import Programs
 from qjax.training.spec import RunSpec, device_name
 
 CHECKPOINTS = "checkpoints"
@@ -38,11 +39,13 @@ class Run:
     Args:
         spec: what to do.
         folder: of the record; made if missing.
+        programs: compiled functions of earlier runs, to share; None to compile its own.
     """
 
-    def __init__(self, spec: RunSpec, folder: Path):
+    def __init__(self, spec: RunSpec, folder: Path, programs: Programs | None = None):
         self.spec = spec
         self.folder = folder
+        self.programs = Programs() if programs is None else programs
         self.record = Record.create(folder, spec.config)
         self.float_accuracy: float | None = None
         self.seconds = 0.0
@@ -75,7 +78,7 @@ class Run:
             teacher = spec.teacher(index, floating)
             settings = spec.loop_settings(index)
             start = before if phase.continues else None
-            loop = PhaseLoop(model, phase, spec.data, settings, teacher, start)
+            loop = PhaseLoop(model, phase, spec.data, settings, teacher, start, self.programs)
             if index == past.get("phase"):
                 self._restore(loop)
             if index >= past.get("phase", 0):
@@ -115,14 +118,15 @@ class Run:
     def _train(
         self, loop: PhaseLoop, phase: Phase, index: int, events: Events | None, begin: float
     ) -> None:
-        diagnose = make_diagnosis(loop.graphs.evaluate) if phase.quantized else None
+        graph = loop.graphs.evaluate
+        diagnose = self.programs.get(("diagnosis", graph), lambda: make_diagnosis(graph))
         done = loop.steps_done // loop.steps_per_epoch
         quiet = not self.spec.settings.progress
         bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
         with bar as progress:
             for epoch in loop.epochs(progress.step):
                 step = self.steps_before + loop.steps_done
-                report = diagnose(loop.states, self.spec.sample()) if diagnose else {}
+                report = diagnose(loop.states, self.spec.sample()) if phase.quantized else {}
                 self._log(epoch, phase, step, report, events)
                 progress.epoch(
                     epoch.index + 1, epoch.loss, epoch.train_accuracy, epoch.test_accuracy

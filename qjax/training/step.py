@@ -75,7 +75,7 @@ def make_step(
     pixels: PixelInput,
     augment: Augment,
     hooks: Hooks,
-    seed: int,
+    seed: int | PRNGKeyArray,
     settings: StepSettings = USUAL,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The step `(state, batch) -> (state, metrics)`; pure, to be jitted with the state donated.
@@ -85,7 +85,8 @@ def make_step(
         optimizer: of the trainable part.
         pixels, augment: from bytes to the model's input.
         hooks: the method's part.
-        seed: of augmentation and of the hooks' noise.
+        seed: of augmentation and of the hooks' noise; or the random key that it stands for, which
+            may be traced.
         settings: how the step computes.
 
     Returns:
@@ -95,7 +96,8 @@ def make_step(
     forward = _forward(graphs, hooks, settings)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        root = jax.random.key(seed) if isinstance(seed, int) else seed
+        key = jax.random.fold_in(root, state.step)
         crop, before, after = jax.random.split(key, 3)
         terms = jax.random.fold_in(key, 3)
         progress = (state.step + 1) / settings.total_steps
