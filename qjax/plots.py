@@ -65,12 +65,13 @@ def curve(
 
     Args:
         quantizer: as a user builds it; noise is off.
-        kind: which role it plays. A weight is one output channel with len(x) inputs.
+        kind: which role it plays. A weight is one output channel with len(x) inputs. Methods that
+            divide gradients by a number of elements are told of one, which leaves the curve large.
         x: the tensor, (points,): where the method takes its range from the tensor, from this one.
         numbers: in place of the first numbers that the quantizer finds for `x`.
     """
     column = jnp.asarray(x, jnp.float32).reshape(-1, 1)
-    p = quantizer.init(column, Role(kind, x.size)) if numbers is None else dict(numbers)
+    p = quantizer.init(column, Role(kind, 1)) if numbers is None else dict(numbers)
     names = [name for name, what in quantizer.kinds.items() if what == "learned"]
     y, slope, learned = _differentiate(quantizer.stripped(), p, {n: p[n] for n in names}, column)
     arrays = {name: np.asarray(value, np.float64) for name, value in learned.items()}
@@ -104,6 +105,7 @@ def draw(drawn: Curve, forward: Axes, backward: Axes) -> None:
     backward.plot(drawn.x, drawn.slope, color="C1", label="dy/dx")
     for index, (name, values) in enumerate(drawn.learned.items()):
         backward.plot(drawn.x, values, color=f"C{index + 2}", linestyle="--", label=f"dy/d{name}")
+    backward.margins(y=0.35)  # room for the legend above a gradient of one
     for axis in (forward, backward):
         axis.set_xlabel("x")
         axis.axhline(0, color="0.85", linewidth=0.8, zorder=0)
