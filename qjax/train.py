@@ -61,6 +61,7 @@ def build(config: DictConfig) -> RunSpec:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
     data = instantiate(config.data)
+    data = instantiate(config.pixels)(data) if "pixels" in config else data
     arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,

@@ -1,5 +1,5 @@
 """WAGE: training and inference with integers in deep neural networks. Here its weights and
-activations; errors, gradients, loss and initial weights are in `wage_training.py`.
+activations; `wage_training.py` and `wage_update.py` hold what only training needs.
 
 Wu, Li, Chen, Shi. ICLR 2018, arXiv 1802.04680. Released code: boluoweifenda/WAGE ("the code").
 
@@ -52,7 +52,7 @@ class WageWeight(Quantizer):
 
     Differences from the paper: alpha divides the weights, as in the code; in the paper it divides
     the sums. Forward they are equal, and Shift takes the power of two out of errors and gradients
-    again. Without quantized updates (`wage_training.py`) the learning rate would feel it.
+    again. Without quantized updates (`wage_update.py`) the learning rate would feel it.
 
     Example:
         >>> import jax

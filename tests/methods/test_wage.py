@@ -1,19 +1,33 @@
 """WAGE against the reference's vectors: every code exactly, every stored weight on its grid."""
 
+import dataclasses
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
+from qjax.agreement import compare
 from qjax.core.powers import nearest_power
 from qjax.core.quantizer import Role
+from qjax.core.requantize import shift_after_image
+from qjax.data import synthetic
+from qjax.floatfree import check_float_free
+from qjax.integerize import PixelInput, integerize
 from qjax.methods.wage import WageActivation, WageWeight
-from qjax.methods.wage_error import SumOfSquares, WageError
+from qjax.methods.wage_training import SumOfSquares, WageError, WageStart
 from qjax.methods.wage_update import WageSgd, WageState, whole_steps
+from qjax.models.wage import WageLeNet
+from qjax.recipe import Recipe, Rule
+from qjax.surgery import quantize
 from qjax.training.schedules import Constant, Step
+from qjax.training.state import labels, split
 
 FILE = Path(__file__).parents[1] / "vectors" / "golden_training.json"
 VECTORS = {
@@ -21,6 +35,10 @@ VECTORS = {
     for vector in json.loads(FILE.read_text())["vectors"]
     if vector["id"].startswith("wage.")
 }
+
+
+PIXELS = PixelInput((0.5,), (0.5,))
+STEPS = 60
 
 
 def named(prefix: str) -> list[str]:
@@ -187,3 +205,108 @@ def test_the_loss_and_its_first_error() -> None:
     loss, error = jax.value_and_grad(SumOfSquares())(logits, targets)
     assert float(loss) == 0.5 * (0.25 + 0.0625)
     np.testing.assert_array_equal(error, [[-0.5, 0.25], [0.0, 0.0]])
+
+
+def network() -> tuple[nnx.Module, jax.Array, jax.Array]:
+    """A small WAGE network, simulated, with a batch of images that fill the range of a byte."""
+    model = WageLeNet(1, 4, image=16, widths=(6, 10, 24), rngs=nnx.Rngs(0))
+    WageStart(bits=2)(model, jax.random.key(1))
+    recipe = Recipe(
+        (
+            Rule("first", input=WageActivation(8)),
+            Rule("last", error=WageError(8)),
+            Rule(kind="act", output=WageActivation(8), error=WageError(8)),
+            Rule(weight=WageWeight(2)),
+        )
+    )
+    data = synthetic.load(height=16, width=16, classes=4, train_size=64, test_size=32)
+    pixels = jnp.asarray(data.train_images)
+    net = quantize(model, recipe, PIXELS.normalise(pixels))
+    return net, pixels, jnp.asarray(data.train_labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Real steps of the network: what was stored after each, the loss before each, the end."""
+
+    stored: list[list[jax.Array]]
+    losses: list[float]
+    net: nnx.Module
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    net, pixels, targets = network()
+    graphs, trainable, rest = split(net)
+    # A ternary weight takes 33 whole steps from one level to the next: eta = 1 would be slow here.
+    optimizer = WageSgd(8.0, Constant()).build(STEPS, STEPS, labels(trainable))
+
+    @jax.jit
+    def step(trainable: nnx.State, state: Any):
+        def loss(trainable: nnx.State) -> jax.Array:
+            model = nnx.merge(graphs.train, trainable, rest, copy=True)
+            return SumOfSquares()(model(PIXELS.normalise(pixels)), targets)
+
+        value, gradients = jax.value_and_grad(loss)(trainable)
+        updates, state = optimizer.update(gradients, state, trainable)
+        return optax.apply_updates(trainable, updates), state, value
+
+    state, losses, stored = optimizer.init(trainable), [], [jax.tree.leaves(trainable)]
+    for _ in range(STEPS):
+        trainable, state, value = step(trainable, state)
+        stored.append(jax.tree.leaves(trainable))
+        losses.append(float(value))
+    return Trained(stored, losses, nnx.merge(graphs.evaluate, trainable, rest))
+
+
+def test_every_stored_weight_is_on_its_grid_after_every_step(trained: Trained) -> None:
+    for weights in trained.stored:
+        for weight in weights:
+            codes = np.asarray(weight, np.float64) * 2**7
+            np.testing.assert_array_equal(codes, np.round(codes))
+            assert np.abs(codes).max() <= 127
+    for first, last in zip(trained.stored[0], trained.stored[-1], strict=True):
+        assert np.mean(np.asarray(first != last)) > 0.01
+    assert len(trained.stored) == STEPS + 1
+    assert max(trained.losses[-5:]) < 0.8 * trained.losses[0]
+
+
+def test_the_start_is_ternary_and_even() -> None:
+    model = WageLeNet(rngs=nnx.Rngs(0))
+    WageStart(bits=2)(model, jax.random.key(0))
+    kernel = np.asarray(model.dense1.kernel[...])
+    assert np.unique(kernel).tolist() == [-0.5, 0.0, 0.5]
+    # U(-0.75, 0.75) rounds to each level with probability 1/3; 4 sigma of 524,288 draws.
+    assert np.all(np.abs([np.mean(kernel == v) - 1 / 3 for v in (-0.5, 0, 0.5)]) < 0.0026)
+    assert not np.array_equal(kernel[:512, :10], np.asarray(model.dense2.kernel[...]))
+
+
+def test_the_integer_network_equals_the_simulated_one_exactly(trained: Trained) -> None:
+    net, (_, pixels, _) = trained.net, network()
+    integer = integerize(net, PIXELS, (16, 16, 1), shift_after_image)
+    assert check_float_free(integer, (16, 16, 1)) == []
+    agreement = compare(net, integer, [np.asarray(pixels)])
+    assert len(agreement.differing) == 4 and not any(agreement.differing.values())
+    logits = integer.model(PIXELS.codes(pixels)).decode()  # pyright: ignore
+    np.testing.assert_array_equal(logits, net(PIXELS.normalise(pixels)))  # pyright: ignore
+    assert len(np.unique(logits)) > 30 and len(np.unique(agreement.integer_classes)) > 1
+
+
+def test_behind_the_image_nothing_but_shifts_rescales(trained: Trained) -> None:
+    integer = integerize(trained.net, PIXELS, (16, 16, 1), shift_after_image)
+    image = PIXELS.codes(jnp.zeros((1, 16, 16, 1), jnp.uint8))
+    pending = integer.model.pool1(integer.model.conv1(image))  # pyright: ignore
+    # 2^-7 for a pixel, 2^-1 for a weight, alpha = 2 at a fan-in of 25.
+    np.testing.assert_array_equal(pending.terms[0].scale.value, np.full(6, 2.0**-9))
+    program = str(jax.make_jaxpr(integer.model.act1)(pending))  # pyright: ignore
+    assert "shift_right_arithmetic" in program and " mul " not in program
+
+
+def test_the_fixed_start_of_two_limits() -> None:
+    model = WageLeNet(image=16, widths=(2, 2, 4), rngs=nnx.Rngs(0))
+    for bits, factor in ((8, 3.0), (8, 6.0)):
+        WageStart(bits, factor)(model, jax.random.key(0))
+        kernel = np.asarray(model.conv2.kernel[...])
+        limit = math.sqrt(factor / 50)
+        assert 0.8 * limit < np.abs(kernel).max() <= limit + 2.0**-8
+        np.testing.assert_array_equal(kernel * 128, np.round(kernel * 128))
