@@ -4,7 +4,7 @@ set -eu
 seeds=${SEEDS:-0,1,2}
 
 # MNIST, LeNet, 2-8-8-8: Table 1.
-python -m qjax.train -m +experiment=wage_w2a8 data=mnist model=wage_lenet "seed=$seeds" "$@"
+python -m qjax.train -m +experiment=wage_2888 data=mnist model=wage_lenet "seed=$seeds" "$@"
 
 # CIFAR-10, VGG-like, 2-8-8-8: Table 1.
-python -m qjax.train -m +experiment=wage_w2a8 data=cifar10 model=wage_vgg "seed=$seeds" "$@"
+python -m qjax.train -m +experiment=wage_2888 data=cifar10 model=wage_vgg "seed=$seeds" "$@"

@@ -12,6 +12,7 @@ A policy takes the integer terms and what to compute (`Affine`) and returns int3
 | `f32_even` | float32 product, half to even, then zero point | onnxruntime, fbgemm, XNNPACK |
 | `f32_zp_even` | float32 product plus zero point, half to even | OpenVINO, oneDNN |
 | `shift` | rounding right shift, half to even | power-of-two targets |
+| `shift_after_image` | `q31_even` for the image, `shift` for every accumulator | WAGE |
 | `thresholds` | count of integer thresholds passed | the exact value, any monotone quantizer |
 
 All but the two float32 ones leave no floating-point value in the traced program. Variants are
@@ -19,8 +20,11 @@ partial applications: `partial(shift, rounding=shift_half_up)` for a DPU's activ
 `partial(q31_even, multiply=multiply_by_halves)` under sharding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Int32
 
 from qjax.core.affine import Affine, Policy
 from qjax.core.rescale import q31_even
@@ -38,8 +42,26 @@ __all__ = [
     "q31",
     "q31_even",
     "shift",
+    "shift_after_image",
     "thresholds",
 ]
+
+
+def shift_after_image(
+    terms: Sequence[Int[Array, "*shape"]], affine: Affine
+) -> Int32[Array, "*shape"]:
+    """`shift` for accumulators; bytes that land on another grid, an image's, take `q31_even`.
+
+    A pixel has 255 steps, and no shift makes 256 of them: x / 127.5 - 1 on steps of 2^-7 is one
+    multiplication a pixel. Behind it a network with power-of-two scales only shifts.
+
+    Raises:
+        ValueError: an accumulator whose scale is no power of two, see `shift`.
+    """
+    if all(term.dtype == jnp.int8 for term in terms):
+        return q31_even(terms, affine)
+    return shift(terms, affine)
+
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
@@ -49,6 +71,7 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
         "f32_even": f32_even,
         "f32_zp_even": f32_zp_even,
         "shift": shift,
+        "shift_after_image": shift_after_image,
         "thresholds": thresholds,
     }
 )

@@ -17,12 +17,13 @@ from qjax.core.requantize import (
     q31,
     q31_even,
     shift,
+    shift_after_image,
     thresholds,
 )
 from qjax.core.shifts import shift_half_away, shift_half_up
 from tests.core.oracle import affine, dtypes, golden, run
 
-INTEGER = {name: POLICIES[name] for name in ("q31_even", "gemmlowp", "q31", "shift", "thresholds")}
+INTEGER = {name: rule for name, rule in POLICIES.items() if not name.startswith("f32")}
 
 
 def test_golden_rounding_families() -> None:
@@ -48,7 +49,11 @@ def test_golden_rounding_families() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies_agree_on_ordinary_numbers(name: str) -> None:
     rng = np.random.default_rng(2)
-    scale = 2.0 ** -np.array([7.0, 8.0, 9.0]) if name == "shift" else np.array([7e-3, 3e-3, 1e-3])
+    scale = (
+        2.0 ** -np.array([7.0, 8.0, 9.0])
+        if name.startswith("shift")
+        else np.array([7e-3, 3e-3, 1e-3])
+    )
     term = rng.integers(-20000, 20000, (300, 3), dtype=np.int32)
     numbers = affine([scale], [10.0, -20.0, 3.0], [(-20000, 20000)], -100, 100, zero_point=3)
     codes = run(policy(name), [term], numbers)
@@ -62,7 +67,7 @@ def test_policies_agree_on_ordinary_numbers(name: str) -> None:
 def test_per_channel_equals_per_tensor_channel_by_channel(name: str) -> None:
     rng = np.random.default_rng(4)
     scales = np.array([2.0**-7, -(2.0**-5), 2.0**-9])
-    if name != "shift":
+    if not name.startswith("shift"):
         scales = scales * 0.7
     offsets = np.array([3.0, -7.0, 0.0])
     term = rng.integers(-9000, 9000, (200, 3), dtype=np.int32)
@@ -113,6 +118,16 @@ def test_any_rank_and_int8(name: str) -> None:
     deep = run(policy(name), [flat.reshape(2, 2, 2, 2)], numbers)
     assert deep.dtype == np.int32
     assert (deep.reshape(8, 2) == expected).all()
+
+
+def test_only_bytes_may_land_on_a_grid_that_no_shift_reaches() -> None:
+    pixels = np.arange(-128, 128, dtype=np.int8).reshape(16, 16)
+    image = affine([256 / 255], 128 * 256 / 255 - 128, [(-128, 127)], -127, 127)
+    codes = run(shift_after_image, [pixels], image).ravel()
+    real = np.arange(256) / 127.5 - 1
+    np.testing.assert_array_equal(codes, np.clip(np.rint(128 * real), -127, 127))
+    with pytest.raises(ValueError, match=r"shift: scales\[0\] must be \+-2\*\*-k"):
+        run(shift_after_image, [pixels.astype(np.int32)], image)
 
 
 def test_unknown_policy() -> None:
