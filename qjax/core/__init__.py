@@ -1,1 +1,1 @@
-"""Quantizer protocol, grids, codes, gradients and fixed-point arithmetic; imports nothing of qjax."""
+"""Quantizers, grids, codes, gradients and fixed-point arithmetic; imports nothing of qjax."""
