@@ -33,8 +33,8 @@ class Kernels:
 
     Attributes:
         product: (int8 x, int8 kernel, pad_value) -> int32 accumulators (..., o).
-        window: (int8 x, pad_value) -> int32 sum of the inputs under each output, (..., o) or (...,
-            1).
+        window: (int8 x, pad_value) -> int32 sum of the inputs under each output, (..., g) for
+            outputs in g groups that see the same inputs.
     """
 
     product: Callable[[Array, Array, int], Array]
@@ -175,7 +175,10 @@ class IntegerLinear(nnx.Module):
         zero = jnp.asarray(correction.value.astype(np.int32)).reshape(shape)
         # Each product may wrap; the difference is inside int32 by the bound, and int32 arithmetic
         # is modular.
-        return self.doubles[i] * acc - zero * self.kernels.window(q, self.pad_value)
+        sums = self.kernels.window(q, self.pad_value)
+        if sums.shape[-1] > 1:
+            sums = jnp.repeat(sums, acc.shape[-1] // sums.shape[-1], -1)
+        return self.doubles[i] * acc - zero * sums
 
 
 def _bounds(plan: WeightPlan, low: int, high: int) -> tuple[int, int]:
