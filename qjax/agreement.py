@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -51,18 +52,19 @@ def places(model: nnx.Module) -> list[str]:
 
 def simulated_run(model: nnx.Module):
     """A compiled function: float images -> (logits, stored codes at each place)."""
-    graph, state = nnx.split(model)
+    return partial(_simulated, *nnx.split(model))
 
-    @jax.jit
-    def run(state: nnx.State, x: Array) -> tuple[Array, CodesByPlace]:
-        copy = nnx.merge(graph, state, copy=True)
-        copy.eval()
-        log: CodesByPlace = {}
-        for place in places(copy):
-            swap(copy, place, Function(_logging_slot(place, get(copy, place), log)))  # pyright: ignore
-        return copy(x), log
 
-    return lambda x: run(state, x)
+# One function with the graph as an argument: it compiles once for all models of equal structure,
+# whatever their weights and bits.
+@partial(jax.jit, static_argnums=0)
+def _simulated(graph: nnx.GraphDef, state: nnx.State, x: Array) -> tuple[Array, CodesByPlace]:
+    copy = nnx.merge(graph, state, copy=True)
+    copy.eval()
+    log: CodesByPlace = {}
+    for place in places(copy):
+        swap(copy, place, Function(_logging_slot(place, get(copy, place), log)))  # pyright: ignore
+    return copy(x), log
 
 
 def _logging_slot(place: str, slot: Slot, log: CodesByPlace):

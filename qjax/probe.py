@@ -5,6 +5,7 @@ tensors.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 from flax import nnx
@@ -47,30 +48,38 @@ def probe(model: nnx.Module, sample: Array) -> list[Call]:
     if not layers:
         raise ValueError(f"{type(model).__name__} holds no qjax layer; build it from qjax.layers")
     check_unshared(layers)
-    graph, state = nnx.split(model)
-    order: list[str] = []
+    copy = nnx.clone(model)
+    copy.train()
+    log = _logged(*nnx.split(copy), sample)
+    _check_calls([seen.path for seen in log], layers)
+    return [Call(seen.path, layers[seen.path], seen.inputs, seen.output) for seen in log]
 
-    def run(state: nnx.State, x: Array) -> list[tuple[tuple[Array, ...], Array]]:
-        log = []
 
-        def call(path: str, layer: nnx.Module, inputs: tuple) -> object:
-            output = layer(*inputs)  # pyright: ignore[reportCallIssue]
-            order.append(path)
-            log.append((inputs, output))
-            return output
+@partial(jax.tree_util.register_dataclass, data_fields=["inputs", "output"], meta_fields=["path"])
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """A `Call` as a compiled function returns it."""
 
-        copy = nnx.merge(graph, state, copy=True)
-        copy.train()
-        wrap_layers(copy, call)
-        copy(x)
-        return log
+    path: str
+    inputs: tuple[Array, ...]
+    output: Array
 
-    log = jax.jit(run)(state, sample)
-    _check_calls(order, layers)
-    return [
-        Call(path, layers[path], inputs, output)
-        for path, (inputs, output) in zip(order, log, strict=True)
-    ]
+
+# One function with the graph as an argument: it compiles once for all models of equal structure,
+# whatever their weights and bits.
+@partial(jax.jit, static_argnums=0)
+def _logged(graph: nnx.GraphDef, state: nnx.State, x: Array) -> list[_Seen]:
+    log: list[_Seen] = []
+
+    def call(path: str, layer: nnx.Module, inputs: tuple) -> object:
+        output = layer(*inputs)  # pyright: ignore[reportCallIssue]
+        log.append(_Seen(path, inputs, output))
+        return output
+
+    model = nnx.merge(graph, state, copy=True)
+    wrap_layers(model, call)
+    model(x)
+    return log
 
 
 def _check_calls(order: list[str], layers: dict[str, Layer]) -> None:
