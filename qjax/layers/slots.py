@@ -242,8 +242,13 @@ def decode_float32(x: Codes) -> Float[Array, "..."]:
     """Codes as float32, traced: the border where a float last layer begins (not part of the integer
     program).
     """
-    total = jnp.float32(0) + x.offset.value.astype(np.float32)
+
+    def widened(value: HostArray) -> np.ndarray:
+        lead = (1,) * (len(x.shape) - 1)
+        return value.value.astype(np.float32).reshape((*lead, -1) if value.value.ndim else ())
+
+    total = jnp.zeros(x.shape, jnp.float32) + widened(x.offset)
     for term in x.terms:
-        ints = term.ints.astype(jnp.float32) - term.zero_point.value.astype(np.float32)
-        total = total + term.scale.value.astype(np.float32) * ints
+        ints = term.ints.astype(jnp.float32) - widened(term.zero_point)
+        total = total + widened(term.scale) * ints
     return total
