@@ -21,7 +21,7 @@ from qjax.models.lenet import LeNet5
 from qjax.models.mobilenet import MobileNet
 from qjax.models.resnet import ResNet
 from qjax.models.small import SmallCNN
-from qjax.recipe import Recipe, ends_8bit, ends_float
+from qjax.recipe import Recipe, Rule, ends_8bit, ends_float
 from qjax.surgery import quantize, slots
 
 PIXELS = PixelInput((0.47,), (0.23,))
@@ -144,7 +144,8 @@ def test_a_float_anywhere_is_found(fun) -> None:
 
 
 def test_pending_sums_into_a_dense_layer_name_it_and_the_remedy() -> None:
-    recipe = ends_float(DoReFaWeight(4), Pact(4), DoReFaWeight(8))
+    first = Rule("first", weight=ENDS[0], input=ENDS[1])
+    recipe = Recipe((first, Rule(weight=DoReFaWeight(4), output=Pact(4))))
     net = quantize(
         SmallCNN(width=8, rngs=nnx.Rngs(0)), recipe, PIXELS.normalise(jnp.asarray(images(8)))
     )

@@ -30,6 +30,7 @@ FUNCTION_LINES = 40
 LONGER_FOR_A_REASON: dict[str, tuple[int, str]] = {
     "qjax/methods/affine.py": (185, "weights and activations of one paper, per tensor and channel"),
     "qjax/training/step.py::make_step": (50, "forward and step close over the same values"),
+    "tests/methods/test_wage.py": (330, "one paper: forward, backward, update and network"),
     "tests/program/litert_cases.py": (370, "a list of cases, one a line"),
 }
 
