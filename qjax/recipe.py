@@ -16,7 +16,7 @@ from qjax.core.quantizer import Quantizer
 from qjax.probe import Call
 
 WEIGHTED = ("conv", "dense")
-KINDS = ("conv", "dense", "act", "add", "concat", "pool", "shape")
+KINDS = ("conv", "dense", "norm", "act", "add", "concat", "pool", "shape")
 REQUIRED = {"conv": ("weight",), "dense": ("weight",), "act": ("output",)}
 """Slots that some rule must set (to `NoQuantizer`, where float is meant)."""
 
@@ -36,7 +36,7 @@ class Rule:
     Attributes:
         match: a glob over dotted paths ("blocks.*.conv1"), or "first" or "last": the first and last
             layer with weights in execution order.
-        kind: restrict to layers of this kind (conv, dense, act, add, concat, pool); "" for any.
+        kind: restrict to layers of this kind (one of `KINDS`); "" for any.
         weight: for conv and dense.
         input: for conv and dense: quantize what the layer receives.
         output: for activations; for other layers only when `kind` names them (TFLite-like

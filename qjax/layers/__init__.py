@@ -6,6 +6,7 @@ serves all three.
 """
 
 from qjax.layers.act import Act
+from qjax.layers.affine_norm import Norm
 from qjax.layers.conv import Conv, ConvBN
 from qjax.layers.dense import Dense, DenseBN
 from qjax.layers.join import Add, Concat, Subsample
@@ -25,6 +26,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "MaxPool",
+    "Norm",
     "Subsample",
     "Value",
 ]

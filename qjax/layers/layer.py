@@ -21,7 +21,8 @@ class Layer(nnx.Module):
     """Base of the layers that rules match.
 
     Attributes:
-        kind: the word that a rule's `kind` field names: conv, dense, act, add, concat, pool, shape.
+        kind: the word that a rule's `kind` field names: conv, dense, norm, act, add, concat, pool,
+            shape.
         slots: names of the slots it has.
     """
 

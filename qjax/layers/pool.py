@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from qjax.core.codes import Codes, IntegerTerm
 from qjax.core.host import HostArray
 from qjax.core.requantize import Policy
+from qjax.core.windows import Padding, explicit
 from qjax.layers.join import Then
 from qjax.layers.layer import FloatBoundary, Layer, Value, any_float, landing
 from qjax.layers.slots import FloatSlot, Slot
@@ -26,11 +27,16 @@ def _windows(window: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]
 
 
 class MaxPool(Layer):
-    """Maximum over windows, no padding.
+    """Maximum over windows; what is padded is below every number and never the maximum.
 
     Args:
         window: side of the window.
         stride: step; the window's side by default.
+        padding: "VALID" (none), "SAME" (as TensorFlow), a number for every side, or ((top, bottom),
+            (left, right)); each below `window`.
+
+    Raises:
+        ValueError: a padding as wide as the window, which would leave windows without a pixel.
     """
 
     kind: ClassVar[str] = "pool"
@@ -38,14 +44,30 @@ class MaxPool(Layer):
 
     output: FloatSlot | Slot
 
-    def __init__(self, window: int = 2, stride: int | None = None):
+    def __init__(
+        self, window: int = 2, stride: int | None = None, padding: str | int | Padding = "VALID"
+    ):
         self.window = window
         self.stride = window if stride is None else stride
+        self.padding = padding
+        widths = explicit(padding, (window, window), (window, window), (1, 1))
+        if max(max(pair) for pair in widths) >= window:
+            raise ValueError(
+                f"MaxPool.padding must be below the window of {window}, got {padding!r}"
+            )
         self.bind_float_slots()
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q c"]:
         """The pooled tensor, through the slot."""
-        return self.output(nnx.max_pool(x, (self.window,) * 2, (self.stride,) * 2))
+        shape, strides = _windows(self.window, self.stride)
+        pads = ((0, 0), *self.pads(x.shape), (0, 0))
+        least = np.asarray(-np.inf, x.dtype)
+        return self.output(jax.lax.reduce_window(x, least, jax.lax.max, shape, strides, pads))
+
+    def pads(self, shape: tuple[int, ...]) -> Padding:
+        """Explicit ((top, bottom), (left, right)) for an input of this shape."""
+        sides = (self.window, self.window), (self.stride, self.stride)
+        return explicit(self.padding, (shape[1], shape[2]), *sides)
 
     def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
         """Maximum of the integers; minimum where a channel's scale is negative."""
@@ -59,13 +81,15 @@ class MaxPool(Layer):
                 "pool after "
                 "a quantized activation"
             )
-        return Then(_IntegerMax(self.window, self.stride), landing(self.output, x, policy))
+        pooling = _IntegerMax(self.window, self.stride, self.pads(x.shape))
+        return Then(pooling, landing(self.output, x, policy))
 
 
 class _IntegerMax(nnx.Module):
-    def __init__(self, window: int, stride: int):
+    def __init__(self, window: int, stride: int, pads: Padding):
         self.window = window
         self.stride = stride
+        self.pads = pads
 
     def __call__(self, x: Codes) -> Codes:
         (term,) = x.terms
@@ -76,13 +100,14 @@ class _IntegerMax(nnx.Module):
         flipped = ints ^ flip if negative.any() else ints
         least = jnp.asarray(jnp.iinfo(ints.dtype).min, ints.dtype)
         shape, strides = _windows(self.window, self.stride)
-        pooled = jax.lax.reduce_window(flipped, least, jax.lax.max, shape, strides, "VALID")
+        pads = ((0, 0), *self.pads, (0, 0))
+        pooled = jax.lax.reduce_window(flipped, least, jax.lax.max, shape, strides, pads)
         pooled = pooled ^ flip if negative.any() else pooled
         return Codes((dataclasses.replace(term, ints=pooled),), x.offset)
 
 
 class AvgPool(Layer):
-    """Average over windows, no padding. Arguments as `MaxPool`."""
+    """Average over windows, no padding. `window` and `stride` as for `MaxPool`."""
 
     kind: ClassVar[str] = "pool"
     slots: ClassVar[tuple[str, ...]] = ("output",)
