@@ -1,8 +1,8 @@
-"""A MobileNet-style network of depthwise separable convolutions for small images.
+"""MobileNet: depthwise separable convolutions.
 
 Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications",
 arXiv 1704.04861. The block is the paper's (depthwise 3x3, then pointwise 1x1, each with BN and
-ReLU6); the stack is cut to 32x32 images.
+ReLU6); the stack is the paper's for ImageNet (`IMAGENET`) or cut to 32x32 images (`STACK`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from flax import nnx
 from qjax.layers import Act, ConvBN, Dense, GlobalAvgPool, Value
 
 STACK = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1))
-"""(channels, stride) of each separable block."""
+"""(channels, stride) of each separable block, for 32x32 images."""
+
+IMAGENET = (
+    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
+    *((512, 1),) * 5,
+    *((1024, 2), (1024, 1)),
+)
+"""The same of the paper's Table 1, behind a stem of stride 2."""
 
 
 class Separable(nnx.Module):
@@ -46,6 +53,7 @@ class MobileNet(nnx.Module):
         classes: logits.
         width: multiplier of all channels, rounded to multiples of 8.
         stack: (channels, stride) of each block.
+        stem_stride: 1 for 32x32 images, 2 for ImageNet.
         rngs: source of the initial weights.
     """
 
@@ -55,13 +63,15 @@ class MobileNet(nnx.Module):
         classes: int = 10,
         width: float = 1.0,
         stack: Sequence[Sequence[int]] = STACK,
+        stem_stride: int = 1,
         *,
         rngs: nnx.Rngs,
     ):
         def scaled(channels: int) -> int:
             return max(8, 8 * round(channels * width / 8))
 
-        self.stem = ConvBN(in_features, scaled(32), 3, 1, ((1, 1), (1, 1)), rngs=rngs)
+        around = ((1, 1), (1, 1))
+        self.stem = ConvBN(in_features, scaled(32), 3, stem_stride, around, rngs=rngs)
         self.act = Act("relu6")
         blocks, channels = [], scaled(32)
         for features, stride in stack:
