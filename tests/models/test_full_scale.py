@@ -27,6 +27,8 @@ from qjax.recipe import Recipe, Rule, ends_8bit
 from qjax.surgery import layer_table, quantize
 from qjax.train import CONF
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[nnx.Rngs], nnx.Module]
 PIXELS = PixelInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 ENDS = AffineWeight(8, per_channel=True), AffineActivation(8)
