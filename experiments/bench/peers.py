@@ -90,7 +90,7 @@ def qwix_steppers(depth: int, images: Array, targets: Array) -> dict[str, Callab
         ImportError: the extra `peers` is not installed.
     """
     try:
-        import qwix
+        import qwix  # pyright: ignore[reportMissingImports]  # an extra that the checks do without
     except ImportError as error:
         raise ImportError("Qwix is not installed: pip install -e '.[peers]'") from error
     x = images.astype(jnp.float32) / 255

@@ -191,7 +191,7 @@ def test_the_teacher_sees_the_same_images_and_never_moves():
         batch = made.batch(0, 0)
         made.state, metrics = made.step(made.state, batch)
         losses.append(float(metrics["loss"]))
-    images = made.pixels.normalise(made.images[batch.index])
+    images = made.pixels.normalise(batch.images[batch.index])
     np.testing.assert_allclose(
         losses[1] - losses[0], jnp.mean(jnp.sin(floating(images))), rtol=1e-4
     )
