@@ -11,14 +11,15 @@ import dataclasses
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from qjax.training.phases import Optimizer
-
 ANY = 1.0
 """What stands for a traced number of an optimizer; within the range of each."""
 
 
 class Programs:
     """Functions, known by all that is fixed in them.
+
+    Args:
+        adapt: makes another function of each, told its key; None to take it as it is.
 
     Attributes:
         made: how many functions were made. shared: how often one was used again.
@@ -30,7 +31,8 @@ class Programs:
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adapt: Callable[[Hashable, Any], Any] | None = None) -> None:
+        self._adapt = adapt
         self._functions: dict[Hashable, Any] = {}
         self.made = 0
         self.shared = 0
@@ -51,11 +53,12 @@ class Programs:
             self.shared += 1
         else:
             self.made += 1
-            self._functions[key] = make()
+            made = make()
+            self._functions[key] = made if self._adapt is None else self._adapt(key, made)
         return self._functions[key]
 
 
-def untraced(optimizer: Optimizer) -> Optimizer:
+def untraced[T](optimizer: T) -> T:
     """An optimizer without the numbers that live in its state, which its class lists as `traced`:
     two with equal results build the same update.
     """

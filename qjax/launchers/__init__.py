@@ -1,0 +1,1 @@
+"""Sweeps: what Hydra's multirun does with many configurations of one command."""

@@ -1,0 +1,165 @@
+"""Members that step together: one program, the members along a new first axis (`vmap`).
+
+Each member is an ordinary run in a thread of its own, but only one of them works at a time: a
+member that comes to a training step waits until all others stand at one too. Then the step is taken
+for all at once, and each goes on with its part. For accelerators, which one small network does not
+fill; the numbers may differ from single runs in the last bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import jax.numpy as jnp
+
+from qjax.training.programs import Programs
+
+Step = Callable[..., tuple[Any, Any]]
+
+
+def stacked(step: Step, members: int) -> Callable[[Sequence[tuple]], Sequence[tuple]]:
+    """A compiled function: the members' arguments -> the members' results.
+
+    Args:
+        step: `(key, state, batch) -> (state, metrics)`; the batches' images are the same for all.
+        members: how many.
+    """
+
+    def together(keys: list, states: list, batches: list) -> list[tuple]:
+        one = batches[0]
+        indices = jnp.stack([batch.index for batch in batches])
+        stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+        def member(key: Any, state: Any, index: Any) -> tuple[Any, Any]:
+            return step(key, state, type(one)(one.images, one.labels, index))
+
+        found = jax.vmap(member)(jnp.stack(keys), stack, indices)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(members)]
+
+    compiled = jax.jit(together, donate_argnums=1)
+
+    def call(arguments: Sequence[tuple]) -> Sequence[tuple]:
+        # Places of members that are done are filled, so that the program stays the same; the step
+        # takes the states' buffers, so each place needs its own.
+        spare = [
+            (key, jax.tree.map(jnp.copy, state), batch)
+            for key, state, batch in [arguments[0]] * (members - len(arguments))
+        ]
+        keys, states, batches = zip(*arguments, *spare, strict=True)
+        return compiled(list(keys), list(states), list(batches))[: len(arguments)]
+
+    return call
+
+
+class Stack:
+    """Runs functions in turn, one thread each, and takes their training steps together.
+
+    Args:
+        members: how many there are.
+
+    Attributes:
+        programs: to be given to every member.
+        taken: steps taken together.
+    """
+
+    def __init__(self, members: int):
+        self.members = members
+        self.programs = Programs(self._adapt)
+        self.taken = 0
+        self._turn = threading.Condition()
+        self._working = members
+        self._places: dict[int, int] = {}
+        # Who waits for a step, by the step and by place; and what a step gave, by place.
+        self._asked: dict[int, tuple[Callable, dict[int, tuple]]] = {}
+        self._given: dict[int, Any] = {}
+
+    def run(self, work: Sequence[Callable[[], None]]) -> None:
+        """Call every function to its end; none may raise."""
+        threads = [
+            threading.Thread(target=self._member, args=(place, call), daemon=True)
+            for place, call in enumerate(work)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _member(self, place: int, call: Callable[[], None]) -> None:
+        with self._turn:
+            self._places[threading.get_ident()] = place
+            try:
+                call()
+            finally:
+                self._working -= 1
+                self._step_if_all_wait()
+
+    def _adapt(self, key: Hashable, function: Any) -> Any:
+        if not (isinstance(key, tuple) and key[0] == "step"):
+            return function
+        call = stacked(function.__wrapped__, self.members)
+
+        def wait(*arguments: Any) -> tuple[Any, Any]:
+            me = self._places[threading.get_ident()]
+            self._asked.setdefault(id(call), (call, {}))[1][me] = arguments
+            self._step_if_all_wait()
+            self._turn.wait_for(lambda: me in self._given)
+            given = self._given.pop(me)
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+        return wait
+
+    def _step_if_all_wait(self) -> None:
+        """Take the steps that are asked for once no member can go on without one."""
+        if sum(len(asked) for _, asked in self._asked.values()) < self._working:
+            return
+        for call, asked in self._asked.values():
+            # In the order of the members, since a place may decide about last bits.
+            places = sorted(asked)
+            try:
+                results: Sequence[Any] = call([asked[place] for place in places])
+                self.taken += 1
+            except Exception as error:
+                results = [error] * len(places)
+            self._given |= dict(zip(places, results, strict=True))
+        self._asked.clear()
+        self._turn.notify_all()
+
+
+class Router(io.TextIOBase):
+    """A text stream that sends what each thread writes to that thread's own file.
+
+    Args:
+        rest: for threads without one.
+    """
+
+    def __init__(self, rest: TextIO):
+        self._rest = rest
+        self._files: dict[int, TextIO] = {}
+
+    def write(self, text: str, /) -> int:
+        """Write where the calling thread's text belongs."""
+        return self._files.get(threading.get_ident(), self._rest).write(text)
+
+    def flush(self) -> None:
+        """Write out what is buffered."""
+        self._files.get(threading.get_ident(), self._rest).flush()
+
+    @contextlib.contextmanager
+    def logged(self, path: Path) -> Iterator[None]:
+        """Send what this thread prints in the meantime to the end of a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        me = threading.get_ident()
+        with path.open("a", encoding="utf-8") as file:
+            self._files[me] = file
+            try:
+                yield
+            finally:
+                del self._files[me]

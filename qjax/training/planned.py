@@ -1,0 +1,45 @@
+"""A run and the folder of its record, before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from qjax.record import RunRecord, config_hash, read
+from qjax.training.programs import Programs
+from qjax.training.run import Run
+from qjax.training.spec import RunSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What is to be done.
+
+    Attributes:
+        spec: the run.
+        folder: of its record.
+    """
+
+    spec: RunSpec
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds the finished record of this very configuration."""
+        if not (self.folder / "result.json").exists():
+            return False
+        return read(self.folder).config_hash == config_hash(self.spec.config)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return (self.folder / "config.yaml").exists()
+
+    def carry_out(self, programs: Programs | None = None) -> RunRecord:
+        """Train from the start, or go on where an earlier attempt was stopped; write the record.
+
+        Args:
+            programs: compiled functions of earlier runs, to share; None to compile its own.
+        """
+        resume = self.begun
+        return Run(self.spec, self.folder, programs)(resume=resume)
