@@ -8,7 +8,7 @@ from jaxtyping import Int32, UInt8
 
 from qjax.data.dataset import Augmentation, require_count
 
-_ORDER, _AUGMENT = 0, 1
+_ORDER, _AUGMENT, _CROP = 0, 1, 2
 _LARGEST_WORD = 2**32 - 1
 
 
@@ -56,6 +56,17 @@ def step_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
         step: counted from 0 within the epoch.
     """
     return _generator(_AUGMENT, seed, epoch, step)
+
+
+def image_generator(seed: int, epoch: int, image: int) -> np.random.Generator:
+    """The random generator of one image's crop.
+
+    Args:
+        seed: of the run, 0 to 2^32 - 1.
+        epoch: counted from 0.
+        image: position in the train split.
+    """
+    return _generator(_CROP, seed, epoch, image)
 
 
 def augment(

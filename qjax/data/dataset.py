@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,6 +140,17 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Height, width and channels of one image."""
         return self.train_images.shape[1:]
+
+    def sample(self, count: int) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]:
+        """So many training images and their labels, or all there are, spread over the split."""
+        available = len(self.train_labels)
+        index = np.linspace(0, available - 1, min(count, available)).astype(int)
+        return self.train_images[index], self.train_labels[index]
+
+    def test_batches(self, size: int) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
+        """The held-out images in their order, at most `size` at a time."""
+        for start in range(0, len(self.test_images), size):
+            yield self.test_images[start : start + size]
 
     def limit(self, train: int | None = None, test: int | None = None) -> "Dataset":
         """The first images of each split only, for quick runs.

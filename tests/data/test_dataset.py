@@ -149,3 +149,16 @@ def test_statistics_are_those_of_every_channel():
     mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, images.mean((0, 1, 2), dtype=np.float64) / 255, rtol=1e-12)
     np.testing.assert_allclose(std, images.std((0, 1, 2), dtype=np.float64) / 255, rtol=1e-12)
+
+
+def test_a_sample_is_spread_over_the_train_split(dataset: Dataset, arrays: Arrays):
+    images, labels = dataset.sample(2)
+    np.testing.assert_array_equal(images, arrays.train_images[[0, 2]])
+    assert labels.tolist() == [0, 1]
+    assert len(dataset.sample(9)[0]) == 3
+
+
+def test_held_out_images_come_in_batches_in_order(dataset: Dataset, arrays: Arrays):
+    batches = list(dataset.test_batches(1))
+    assert [len(batch) for batch in batches] == [1, 1]
+    np.testing.assert_array_equal(np.concatenate(batches), arrays.test_images)
