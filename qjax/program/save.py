@@ -4,7 +4,7 @@
     arrays.bin     the arrays one after the other, without gaps, in the order of the list
 
 An entry of `arrays` says how many elements an array has and how they are packed: integers as
-{"elements", "low", "step", "bits"} (`packing.py`), real numbers as {"elements", "bits": 64}, which
+{"elements", "low", "step", "bits"} (`packing.py`), other numbers as {"elements", "bits": 64}, which
 are little-endian float64. Since sizes follow from the list, no offset can point anywhere. Tensors
 refer to arrays by index, each array once, as `data`; a number of tensors or operators that varies
 by channel is {"array": index}. `unzip -p FILE program.json` shows all but the weights.
@@ -74,9 +74,9 @@ class _Writer:
         self.parts: list[bytes] = []
 
     def array(self, values: np.ndarray) -> int:
-        """Index of an array that joins the file."""
+        """Index of an array that joins the file; whole real numbers take as few bits as codes."""
         entry: dict[str, int] = {"elements": values.size}
-        if np.issubdtype(values.dtype, np.integer):
+        if (values == np.round(values)).all() and (np.abs(values) < 2.0**31).all():
             packing = packing_of(values)
             entry |= packing._asdict()
             self.parts.append(pack(values, packing))

@@ -47,8 +47,8 @@ class Quantization:
     """Real units of a tensor's codes.
 
     Attributes:
-        scale: real units a code, () or (c,), finite and not zero; negative where a channel of an
-            accumulator counts downwards (a BN gamma below zero).
+        scale: real units a code, () or (c,), finite; for a sum by channel also negative (a BN gamma
+            below zero) or zero (a dead channel).
         zero_point: the code of real zero, () or as `scale`; a multiple of one half.
         axis: the axis that (c,) numbers run along; None where there is one number for all.
     """
@@ -59,7 +59,7 @@ class Quantization:
 
     def __post_init__(self) -> None:
         scale, zero = self.scale.value, self.zero_point.value
-        if not np.isfinite(scale).all() or (scale == 0).any():
+        if not np.isfinite(scale).all() or (scale.ndim == 0 and scale == 0):
             raise ValueError(f"Quantization.scale must be finite and not zero, got {scale}")
         if not np.isfinite(zero).all() or (2 * zero != np.round(2 * zero)).any():
             raise ValueError(

@@ -8,6 +8,7 @@ number of samples; otherwise shapes are the file's own. Operators whose results 
 that compute the shape a reshape is given, which the file states anyway) are left out.
 """
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -92,9 +93,15 @@ def read_tflite(path: str | Path) -> Program:
 
 
 def translate(file: File) -> Import:
-    """Translate every operator that some output needs."""
+    """Translate every operator that some output needs.
+
+    Raises:
+        ValueError: an input that no program can have.
+    """
     live = _live(file)
     graph = Graph(file)
+    for place in range(len(file.inputs)):
+        graph.given(file.inputs, place)
     steps = tuple(_translated(graph, operator) for operator in live)
     inputs, outputs = (
         tuple(file.tensors[number].name for number in ends) for ends in (file.inputs, file.outputs)
@@ -116,7 +123,7 @@ def _translated(graph: Graph, source: FileOperator) -> Translated:
         tensors = graph.used()
         given = [t.name for t in tensors if t.data is None and t.name != operator.output]
         return Translated(source, assemble(given, [operator.output], tensors, [operator]))
-    except (Unsupported, ValueError) as error:
+    except (ValueError, struct.error) as error:
         outputs = [graph.file.tensors[i].name for i in source.outputs if i >= 0]
         where = f"operator {source.code} version {source.version}, output tensor"
         problem = f"{where} {', '.join(map(repr, outputs))}: {error}"

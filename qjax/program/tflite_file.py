@@ -203,14 +203,18 @@ class _Reader:
         if code == "CUSTOM":
             code = f"CUSTOM {_readable(entry.CustomCode())}"
 
+        table, found = operator.BuiltinOptions(), operator.BuiltinOptionsType()
+
         def options(kind: str) -> Any:
-            table = operator.BuiltinOptions()
-            if operator.BuiltinOptionsType() != getattr(self.schema.BuiltinOptions, kind):
+            if table is None or found != getattr(self.schema.BuiltinOptions, kind):
                 raise ValueError(f"it needs {kind}")
-            if table is None:
-                raise ValueError(f"its {kind} are missing")
             accessor = getattr(self.schema, kind)()
             accessor.Init(table.Bytes, table.Pos)
+            try:
+                # Looks the table's layout up, which is where an offset that leads nowhere shows.
+                table.Offset(4)
+            except _DAMAGE as error:
+                raise ValueError(f"its {kind} are damaged: {error}") from error
             return accessor
 
         inputs = self.indices(operator.InputsAsNumpy(), tensors)

@@ -28,7 +28,7 @@ FUSED = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 """Activation functions by the number that options hold."""
 
 
-class Unsupported(Exception):
+class Unsupported(ValueError):
     """What a program cannot hold; caught where operator and version are known."""
 
 

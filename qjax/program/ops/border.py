@@ -10,7 +10,7 @@ from qjax.core.affine import Affine
 from qjax.core.host import HostArray
 from qjax.core.requantize import policy
 from qjax.program.arithmetic import TFLITE, centred, centred_bounds, multiplier, rescale
-from qjax.program.base import Operator, Site, require_dtype
+from qjax.program.base import Operator, Site, require_dtype, require_whole
 from qjax.program.tensor import DTYPES, Shape
 
 
@@ -77,6 +77,9 @@ class Requantize(Operator):
     Attributes:
         scales: per input, output steps per integer, () or (c,) along the last axis.
         offset: output steps, () or (c,); the output's zero point included.
+        zeros: per input, its integer for real zero, for policies that subtract it first; empty for
+            zero everywhere.
+        rule: the policy of this rounding alone; empty for the program's.
     """
 
     kind: ClassVar[str] = "requantize"
@@ -84,11 +87,16 @@ class Requantize(Operator):
 
     scales: tuple[HostArray, ...] = ()
     offset: HostArray = HostArray(0.0)
+    zeros: tuple[int, ...] = ()
+    rule: str = ""
 
     def __post_init__(self) -> None:
         numbers = (*self.scales, self.offset) if isinstance(self.scales, tuple) else (self.scales,)
         if not all(isinstance(number, HostArray) for number in numbers):
             raise ValueError(f"requantize.scales and .offset must be numbers, got {numbers}")
+        require_whole("requantize", "zeros", self.zeros, -(2**31), 2**31 - 1)
+        if self.rule:
+            policy(self.rule)
         wanted = len(self.inputs) if self.scales or len(self.inputs) > 1 else 0
         if len(self.scales) != wanted:
             raise ValueError(
@@ -125,12 +133,13 @@ class Requantize(Operator):
             low,
             high,
             zero_point=site.output.units.zero,
+            zeros=self.zeros,
         )
 
     def compute(self, site: Site, *values: Array) -> Array:
         """The codes."""
         if self.scales:
-            codes = policy(site.policy)(values, self.affine(site))
+            codes = policy(self.rule or site.policy)(values, self.affine(site))
             return codes.astype(DTYPES[site.output.dtype])
         (x,), output = site.inputs, site.output
         scale = multiplier(site.policy, x.units.step, 1.0, output.units.step, per_tensor=False)
