@@ -5,6 +5,7 @@ record.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -13,18 +14,23 @@ from typing import Any
 
 import hydra
 from flax import nnx
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
+from qjax.launchers.jobs import carry_out
 from qjax.record import config_hash, read
 from qjax.training.checkpoint import CheckpointError
+from qjax.training.events import EventsError
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.loop import NonFiniteError
+from qjax.training.planned import Planned
 from qjax.training.precision import Precision
-from qjax.training.run import Run, trained_model
+from qjax.training.run import trained_model
 from qjax.training.spec import RunSpec, Settings
 from qjax.training.step import StepSettings
 
@@ -45,8 +51,15 @@ def plain_errors() -> Iterator[None]:
     except InstantiationException as error:
         cause = error.__cause__ or error
         _fail(f"{cause} ({error.args[0].splitlines()[-1]})" if error.args else str(cause))
-    except (ValueError, FileNotFoundError, NonFiniteError, CheckpointError) as error:
+    except (ValueError, FileNotFoundError, NonFiniteError, CheckpointError, EventsError) as error:
         _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        _fail(
+            f"cannot write {error.filename or 'the record'}: {error.strerror}; free space or make "
+            "the folder writable, then repeat the command: it goes on from the last checkpoint"
+        )
 
 
 def _fail(message: str) -> None:
@@ -131,6 +144,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain values."""
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
+    # How a sweep is carried out belongs to a run only where it changes the run's numbers.
+    if not values.get("population", {}).get("stack"):
+        values.pop("population", None)
     return {str(key): value for key, value in values.items()}
 
 
@@ -156,33 +172,67 @@ def default_folder(config: DictConfig, spec: RunSpec) -> Path:
 
 
 def train(config: DictConfig) -> Path:
-    """Carry out one configuration, unless a finished record of it exists.
+    """Carry out one configuration, unless a finished record of it exists; go on with an unfinished
+    one.
 
     Returns:
         The record's folder.
+
+    Raises:
+        ValueError: a field out of range, or a folder that cannot be used.
     """
+    planned = plan(config)
+    if planned.finished:
+        print(f"{planned.folder} is finished; run.repeat=true trains it again in a new folder")
+    else:
+        planned.carry_out()
+    return planned.folder
+
+
+def plan(config: DictConfig) -> Planned:
+    """A configuration's run and the folder of its record; nothing is written yet.
+
+    Raises:
+        ValueError: a field out of range, or a folder that cannot be used.
+    """
+    if config.run.resume:
+        config = resumed(config)
     spec = build(config)
-    folder = Path(config.run.resume or config.run.folder or default_folder(config, spec))
-    if config.run.repeat:
-        folder = _fresh(folder)
-    if (folder / "result.json").exists():
-        if read(folder).config_hash == config_hash(spec.config):
-            print(f"{folder} is finished; run.repeat=true trains it again in a new folder")
-            return folder
-    elif config.run.resume and not (folder / "config.yaml").exists():
+    folder = Path(config.run.folder or default_folder(config, spec))
+    return Planned(spec, _fresh(folder) if config.run.repeat else folder)
+
+
+def resumed(config: DictConfig) -> DictConfig:
+    """The configuration in the folder that `run.resume` names, to go on with.
+
+    Raises:
+        ValueError: the folder holds no run, or other words of the command line ask for another
+            configuration.
+    """
+    from qjax.evaluate import stored_config  # which imports this module
+
+    folder = Path(config.run.resume)
+    if not (folder / "config.yaml").exists():
         raise ValueError(f"run.resume: {folder} holds no run; name the folder of an unfinished one")
-    unfinished = (folder / "config.yaml").exists()
-    Run(spec, folder)(resume=unfinished)
-    return folder
+    stored = stored_config(folder, [])
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    others = [word for word in words if not word.startswith("run.resume=")]
+    if others and config_hash(plain(config)) != config_hash(plain(stored)):
+        raise ValueError(
+            f"run.resume goes on with the configuration in {folder}, but {' '.join(others)} asks "
+            "for another; leave these words out, or start a new run without run.resume"
+        )
+    stored.run.folder, stored.run.repeat, stored.run.resume = str(folder), False, None
+    return stored
 
 
 def _fresh(folder: Path) -> Path:
-    if not folder.exists():
-        return folder
-    number = 2
-    while folder.with_name(f"{folder.name}-r{number}").exists():
+    """The first of FOLDER, FOLDER-r2, FOLDER-r3, ... that holds no finished run."""
+    number, candidate = 1, folder
+    while (candidate / "result.json").exists():
         number += 1
-    return folder.with_name(f"{folder.name}-r{number}")
+        candidate = folder.with_name(f"{folder.name}-r{number}")
+    return candidate
 
 
 def summary(folder: Path) -> str:
@@ -207,13 +257,19 @@ def summary(folder: Path) -> str:
             f"weights {record.integer['weight_bytes']:,} bytes   "
             f"accumulators up to {widest} bits",
         ]
+    alarms = record.extra.get("alarms", [])
+    lines += [
+        f"alarm      {row['message']} ({row['phase']}, epoch {row['epoch']})" for row in alarms
+    ]
     lines.append(f"seconds    {record.seconds:.1f} on {record.device}")
     return "\n".join(lines)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(config: DictConfig) -> None:
-    """Entry point."""
+def main(config: DictConfig) -> float | None:
+    """Entry point; a job of a sweep returns its accuracy to the sweeper."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return carry_out(config, plan)
     with plain_errors():
         folder = train(config)
         print(summary(folder))

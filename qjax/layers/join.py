@@ -103,12 +103,8 @@ class _SideBySide(nnx.Module):
         dtype = jnp.int8 if all(term.ints.dtype == jnp.int8 for term in first) else jnp.int32
         ints = jnp.concatenate([term.ints.astype(dtype) for term in first], axis=-1)
         low, high = min(term.low for term in first), max(term.high for term in first)
-        same = all(t.scale == first[0].scale and t.zero_point == first[0].zero_point for t in first)
-        if (
-            same
-            and all(x.offset == inputs[0].offset for x in inputs)
-            and inputs[0].offset.value.ndim == 0
-        ):
+        parts = [(x.terms[0].scale, x.terms[0].zero_point, x.offset) for x in inputs]
+        if len(set(parts)) == 1 and all(part.value.ndim == 0 for part in parts[0]):
             return Codes(
                 (dataclasses.replace(first[0], ints=ints, low=low, high=high),), inputs[0].offset
             )

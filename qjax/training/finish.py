@@ -13,7 +13,6 @@ from qjax.floatfree import check_float_free
 from qjax.integerize import IntegerNetwork, integerize
 from qjax.layers.linear import IntegerLinear
 from qjax.surgery import LayerRow, layer_table
-from qjax.training.evaluation import batches
 from qjax.training.spec import RunSpec
 
 
@@ -62,8 +61,7 @@ def evaluate(spec: RunSpec, model: nnx.Module, float_accuracy: float | None) -> 
     network = integerize(model, spec.pixels, data.shape, settings.policy)
     floats = check_float_free(network, data.shape)
     rows = layer_table(model, spec.sample())
-    images = batches(data.test_images, settings.eval_batch)
-    agreement = compare(model, network, images)
+    agreement = compare(model, network, data.test_batches(settings.eval_batch))
     right = [
         float(np.mean(classes == data.test_labels))
         for classes in (agreement.simulated_classes, agreement.integer_classes)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
@@ -15,12 +17,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
-from qjax.data.batches import batch_indices, epoch_order
-from qjax.data.dataset import Dataset
 from qjax.integerize import PixelInput
 from qjax.training.augment import Augment
 from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
+from qjax.training.feed import Images, feed
 from qjax.training.hooks import Hooks
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs, untraced
@@ -92,7 +93,7 @@ class PhaseLoop:
     Args:
         model: float or simulated; not changed.
         phase: what to do.
-        data: uint8 images; both splits stay in memory, the train split on the device.
+        data: uint8 images, in memory (the train split on the device) or read as they are needed.
         settings: how.
         teacher: whose outputs the hooks see; not changed.
         before: state at the end of the phase that this one continues.
@@ -103,7 +104,7 @@ class PhaseLoop:
         self,
         model: nnx.Module,
         phase: Phase,
-        data: Dataset,
+        data: Images,
         settings: LoopSettings,
         teacher: nnx.Module | None = None,
         before: TrainState | None = None,
@@ -126,8 +127,7 @@ class PhaseLoop:
         optimizer = phase.scaled_optimizer().build(total, self.steps_per_epoch, labels(trainable))
         self.state = self._first(trainable, rest, optimizer.init(trainable), taught, before)
         self._compile(optimizer, total, Programs() if programs is None else programs)
-        self.images = jnp.asarray(data.train_images)
-        self.labels = jnp.asarray(data.train_labels)
+        self.feed = feed(data, settings.batch_size, settings.seed)
 
     def _compile(
         self, optimizer: optax.GradientTransformation, total: int, programs: Programs
@@ -152,8 +152,7 @@ class PhaseLoop:
         )
         self.step = partial(self.keyed_step, jax.random.key(settings.seed))
         self.evaluator = programs.get(
-            ("evaluator", graphs.evaluate, pixels, settings.eval_batch),
-            lambda: Evaluator(graphs.evaluate, pixels, settings.eval_batch),
+            ("evaluator", graphs.evaluate, pixels), lambda: Evaluator(graphs.evaluate, pixels)
         )
 
     def _first(
@@ -193,17 +192,22 @@ class PhaseLoop:
         Raises:
             NonFiniteError: naming the step and the first layer that is not finite.
         """
-        for index in range(self.steps_done // self.steps_per_epoch, self.phase.epochs):
-            begin = time.perf_counter()
-            loss, correct, rate = self._train_epoch(self.settings.epochs_before + index, on_step)
-            accuracy = self.test_accuracy()
-            images = self.steps_per_epoch * self.settings.batch_size
-            seconds = time.perf_counter() - begin
-            yield Epoch(index, loss, correct / images, accuracy, rate, seconds)
+        settings, start = self.settings, self.steps_done // self.steps_per_epoch
+        ends = (settings.epochs_before + epoch for epoch in (start, self.phase.epochs))
+        # One stream for the phase: reading ahead goes on across the ends of epochs.
+        with closing(self.feed.batches(*(end * self.steps_per_epoch for end in ends))) as stream:
+            for index in range(start, self.phase.epochs):
+                begin = time.perf_counter()
+                loss, correct, rate = self._train_epoch(stream, on_step)
+                accuracy = self.test_accuracy()
+                images = self.steps_per_epoch * settings.batch_size
+                seconds = time.perf_counter() - begin
+                yield Epoch(index, loss, correct / images, accuracy, rate, seconds)
 
     def test_accuracy(self) -> float:
         """Accuracy on the held-out split with the present state."""
-        return self.evaluator.accuracy(self.states, self.data.test_images, self.data.test_labels)
+        images = self.data.test_batches(self.settings.eval_batch)
+        return self.evaluator.accuracy(self.states, images, self.data.test_labels)
 
     def model(self) -> nnx.Module:
         """The trained model in evaluation mode."""
@@ -217,19 +221,14 @@ class PhaseLoop:
 
     def batch(self, epoch: int, position: int) -> Batch:
         """The batch of a step, by epoch (of all that share the schedule) and place in it."""
-        return self._batch(self._order(epoch)[position])
+        step = epoch * self.steps_per_epoch + position
+        (batch,) = self.feed.batches(step, step + 1)
+        return batch
 
-    def _batch(self, index: np.ndarray) -> Batch:
-        return Batch(self.images, self.labels, jnp.asarray(index))
-
-    def _order(self, epoch: int) -> list[np.ndarray]:
-        order = epoch_order(self.settings.seed, epoch, len(self.data.train_labels))
-        return batch_indices(order, self.settings.batch_size, drop_last=True)
-
-    def _train_epoch(self, epoch: int, on_step) -> tuple[float, float, float]:
+    def _train_epoch(self, stream: Iterator[Batch], on_step) -> tuple[float, float, float]:
         metrics: list[dict[str, Array]] = []
-        for i, index in enumerate(self._order(epoch)):
-            self.state, found = self.step(self.state, self._batch(index))
+        for i, batch in enumerate(islice(stream, self.steps_per_epoch)):
+            self.state, found = self.step(self.state, batch)
             metrics.append(found)
             if (i + 1) % self.settings.check_every == 0:
                 self._check_finite()
@@ -249,7 +248,8 @@ class PhaseLoop:
             return
         # The state stopped at the failing step, so the step can be looked at again.
         epoch, position = divmod(failed, self.steps_per_epoch)
-        images = self.images[self.batch(epoch, position).index]
+        batch = self.batch(epoch, position)
+        images = batch.images[batch.index]
         states = self.state.trainable, self.state.rest
         x = self.pixels.normalise(images).astype(self.settings.step.precision.dtype)
         layer = first_nonfinite(self.graphs.train, states, x)

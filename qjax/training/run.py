@@ -6,7 +6,6 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,16 @@ from qjax.record import Record, RunRecord
 from qjax.surgery import format_table, layer_table, watch
 from qjax.training import checkpoint
 from qjax.training.console import Progress
-from qjax.training.diagnostics import make_diagnosis
-from qjax.training.events import Events
+from qjax.training.diagnostics import first_codes, make_diagnosis
 from qjax.training.finish import Outcome, evaluate, evaluate_float
-from qjax.training.loop import Epoch, PhaseLoop
+from qjax.training.journal import Journal
+from qjax.training.lock import locked
+from qjax.training.loop import PhaseLoop
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs
 from qjax.training.spec import RunSpec, device_name
 
 CHECKPOINTS = "checkpoints"
-EVENTS = "events"
 
 
 class Run:
@@ -48,25 +47,42 @@ class Run:
         self.programs = Programs() if programs is None else programs
         self.record = Record.create(folder, spec.config)
         self.float_accuracy: float | None = None
-        self.seconds = 0.0
+        self.began = time.perf_counter()
+        self.seconds_before = 0.0
         self.steps_before = 0
 
+    @property
+    def seconds(self) -> float:
+        """Of all processes that worked on the run, up to their last checkpoints and to now."""
+        return self.seconds_before + time.perf_counter() - self.began
+
     def __call__(self, resume: bool = False) -> RunRecord:
-        """Train from the start, or from the newest good checkpoint; write the record."""
-        begin = time.perf_counter()
+        """Train from the start, or from the newest good checkpoint; write the record.
+
+        Raises:
+            ValueError: another process works in the folder.
+        """
+        with locked(self.folder):
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> RunRecord:
         saved = checkpoint.restore_latest(self.folder / CHECKPOINTS) if resume else None
         past: dict[str, Any] = saved[1] if saved else {}
-        if past:
-            self.float_accuracy = past["float_accuracy"]
-            self.seconds = past["seconds"]
-            self.record.rewind(past["steps"])
-        elif resume:
-            self.record.rewind(-1)
-        with self._events(past.get("steps")) as events:
-            model = self._phases(past, events, begin)
-        return self._finish(model, begin)
+        self.float_accuracy = past.get("float_accuracy")
+        self.seconds_before = past.get("seconds", 0.0)
+        journal = Journal(
+            self.record,
+            self.spec.settings.tensorboard,
+            resumed=resume,
+            done=past.get("steps", -1),
+            alarms=past.get("alarms", []),
+            hyperparameters=self.spec.hyperparameters(),
+        )
+        with journal:
+            model = self._phases(past, journal)
+            return self._finish(model, journal)
 
-    def _phases(self, past: dict[str, Any], events: Events | None, begin: float) -> nnx.Module:
+    def _phases(self, past: dict[str, Any], journal: Journal) -> nnx.Module:
         """Train phase after phase; the model of the last.
 
         A phase that lies behind the checkpoint only lends its structure.
@@ -79,20 +95,18 @@ class Run:
             settings = spec.loop_settings(index)
             start = before if phase.continues else None
             loop = PhaseLoop(model, phase, spec.data, settings, teacher, start, self.programs)
+            if phase.quantized:
+                codes = first_codes(loop.graphs, loop.state)
+                loop.state = dataclasses.replace(loop.state, codes=codes)
             if index == past.get("phase"):
                 self._restore(loop)
             if index >= past.get("phase", 0):
-                self._train(loop, phase, index, events, begin)
+                self._train(loop, phase, index, journal)
             self.steps_before += phase.epochs * loop.steps_per_epoch
             model, before = loop.model(), loop.state
             # A resumed run finds its float network with the checkpoint, as the teacher.
             floating = (loop.teacher() or floating) if phase.quantized else model
         return model
-
-    def _events(self, done: int | None) -> AbstractContextManager[Events | None]:
-        if not self.spec.settings.tensorboard:
-            return nullcontext()
-        return Events(self.folder / EVENTS, resume_step=None if done is None else done + 1)
 
     def _enter(self, model: nnx.Module, phase: Phase, index: int, behind: bool) -> nnx.Module:
         """The model as the phase wants it; its layers are told at the first quantized phase."""
@@ -115,54 +129,45 @@ class Run:
         assert restored is not None, "the checkpoint was there a moment ago"
         loop.state = restored[0]
 
-    def _train(
-        self, loop: PhaseLoop, phase: Phase, index: int, events: Events | None, begin: float
-    ) -> None:
-        graph = loop.graphs.evaluate
-        diagnose = self.programs.get(("diagnosis", graph), lambda: make_diagnosis(graph))
+    def _train(self, loop: PhaseLoop, phase: Phase, index: int, journal: Journal) -> None:
+        loss = loop.settings.hooks.loss or loop.settings.step.loss
+        diagnose = self.programs.get(
+            ("diagnosis", loop.graphs.evaluate, tuple(phase.freeze), loss),
+            lambda: make_diagnosis(loop.graphs, loss),
+        )
         done = loop.steps_done // loop.steps_per_epoch
         quiet = not self.spec.settings.progress
         bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
         with bar as progress:
             for epoch in loop.epochs(progress.step):
                 step = self.steps_before + loop.steps_done
-                report = diagnose(loop.states, self.spec.sample()) if phase.quantized else {}
-                self._log(epoch, phase, step, report, events)
+                found = None
+                if phase.quantized:
+                    found = diagnose(loop.state, self.spec.sample(), self.spec.sample_labels())
+                    loop.state = dataclasses.replace(loop.state, codes=found.codes)
+                new = journal.epoch(step, phase.name, epoch, found)
                 progress.epoch(
                     epoch.index + 1, epoch.loss, epoch.train_accuracy, epoch.test_accuracy
                 )
+                for text in new:
+                    progress.message(f"alarm  {text}")
                 if not phase.quantized:
                     self.float_accuracy = epoch.test_accuracy
                 last = epoch.index + 1 == phase.epochs
                 if last or (epoch.index + 1) % self.spec.settings.checkpoint_every == 0:
-                    self._save(loop, index, step, begin)
+                    self._save(loop, index, step, journal)
 
-    def _log(
-        self, epoch: Epoch, phase: Phase, step: int, report: dict, events: Events | None
-    ) -> None:
-        values = {
-            "loss": epoch.loss,
-            "train_accuracy": epoch.train_accuracy,
-            "test_accuracy": epoch.test_accuracy,
-            "learning_rate": epoch.learning_rate,
-        }
-        self.record.log(step, {"phase": phase.name, "epoch": epoch.index + 1, **values})
-        if events is not None:
-            events.scalars(step, values)
-            for place, row in report.items():
-                events.scalars(step, {f"{name}/{place}": value for name, value in row.items()})
-            events.flush()
-
-    def _save(self, loop: PhaseLoop, index: int, step: int, begin: float) -> None:
+    def _save(self, loop: PhaseLoop, index: int, step: int, journal: Journal) -> None:
         metadata = {
             "phase": index,
             "steps": step,
             "float_accuracy": self.float_accuracy,
-            "seconds": self.seconds + time.perf_counter() - begin,
+            "seconds": self.seconds,
+            "alarms": journal.alarms.rows(),
         }
         checkpoint.save(self.folder / CHECKPOINTS, step, loop.state, metadata)
 
-    def _finish(self, model: nnx.Module, begin: float) -> RunRecord:
+    def _finish(self, model: nnx.Module, journal: Journal) -> RunRecord:
         spec = self.spec
         if spec.phases[-1].quantized:
             outcome = evaluate(spec, model, self.float_accuracy)
@@ -170,8 +175,9 @@ class Run:
             assert self.float_accuracy is not None
             outcome = evaluate_float(spec, model, self.float_accuracy)
         self.record.write_layers(outcome.layers)
-        seconds = self.seconds + time.perf_counter() - begin
-        return self.record.finish(result(spec, model, outcome, seconds))
+        journal.result(self.steps_before, outcome.accuracy)
+        found = result(spec, model, outcome, self.seconds)
+        return self.record.finish(found | {"alarms": journal.alarms.rows()})
 
 
 def result(spec: RunSpec, model: nnx.Module, outcome: Outcome, seconds: float) -> dict[str, Any]:

@@ -8,16 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
 from qjax.core.requantize import Policy
-from qjax.data.dataset import Dataset
 from qjax.integerize import PixelInput
 from qjax.layers.norm import BatchNorm, FoldedFrozen
 from qjax.recipe import Recipe
 from qjax.surgery import error_slots, fold_batch_norm, quantize, requantize, slots, watch
+from qjax.training.feed import Images
 from qjax.training.hooks import Hooks, run_on
 from qjax.training.loop import LoopSettings
 from qjax.training.phases import Phase, chain, check_phases
@@ -84,7 +83,7 @@ class RunSpec:
     w_bits: int
     a_bits: int
     seed: int
-    data: Dataset
+    data: Images
     make_model: Callable[[], nnx.Module]
     recipe: Recipe
     phases: tuple[Phase, ...]
@@ -111,9 +110,21 @@ class RunSpec:
 
     def sample(self) -> Array:
         """A batch of training images, spread over the split, as the model's input."""
-        count = min(SAMPLE, len(self.data.train_images))
-        index = np.linspace(0, len(self.data.train_images) - 1, count).astype(int)
-        return self.pixels.normalise(jnp.asarray(self.data.train_images[index]))
+        return self.pixels.normalise(jnp.asarray(self.data.sample(SAMPLE)[0]))
+
+    def sample_labels(self) -> Array:
+        """The labels of the sample."""
+        return jnp.asarray(self.data.sample(SAMPLE)[1])
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What distinguishes this run in a table of a sweep: names, bits, seed, and the numbers of
+        the configuration's top level and of its optimizer.
+        """
+        top = {k: v for k, v in self.config.items() if not isinstance(v, dict | list)}
+        optim = {f"optim.{k}": v for k, v in self.config.get("optim", {}).items()}
+        optim = {k: v for k, v in optim.items() if not isinstance(v, dict | list)}
+        bits = {"w_bits": self.w_bits, "a_bits": self.a_bits, "seed": self.seed}
+        return {**top, **optim, **self.names, **bits}
 
     def quantized(self, model: nnx.Module, index: int = -1) -> nnx.Module:
         """A float `model` under the recipe that is in force in a phase (the last, if not said)."""

@@ -114,17 +114,16 @@ def test_convolution(weight: str, given_: str):
 
 
 @given(geometries())
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_convolutions_of_every_shape(geometry: Geometry):
     layer = conv(geometry, WEIGHTS["asymmetric bytes per channel"])
     x = INPUTS["bytes with a zero point"].codes((2, *geometry.image, geometry.in_features))
-    expected = exact_conv(layer, x.decode(), geometry)
-    assert_exact(integer(layer, x), expected)
-    assert_simulates(layer, (x,), expected)
+    assert_exact(integer(layer, x), exact_conv(layer, x.decode(), geometry))
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", 2, ((0, 2), (1, 0))], ids=str)
-@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize(
+    ("padding", "strides"), [("SAME", 2), ("VALID", 1), (2, 2), (((0, 2), (1, 0)), 1)], ids=str
+)
 def test_depthwise_with_normalization(padding, strides: int):
     pads = ((2, 2), (2, 2)) if padding == 2 else padding
     geometry = Geometry((6, 7), 6, 6, 6, (3, 3), (strides, strides), pads)

@@ -84,7 +84,7 @@ def loop(
 
 def steps(made: PhaseLoop, count: int) -> Iterator[Any]:
     """Takes steps of the first epoch; yields a copy of the state after each."""
-    for index in made._order(0)[:count]:
-        made.state, _ = made.step(made.state, made._batch(index))
+    for position in range(count):
+        made.state, _ = made.step(made.state, made.batch(0, position))
         # The next step takes the buffers.
         yield jax.tree.map(jnp.copy, made.state)

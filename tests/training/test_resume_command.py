@@ -1,0 +1,65 @@
+"""`run.resume` and the settings of procedures and normalization, as the command line has them."""
+
+from pathlib import Path
+
+import pytest
+
+from qjax.layers.norm import FoldedCorrected, FoldedFrozen
+from qjax.record import read
+from qjax.train import build, train
+from qjax.training import checkpoint
+from qjax.training.run import Run
+from tests.configs.compose import TINY, composed
+
+WORDS = ["+experiment=pact_w4a4", *TINY, "model.width=4", "run.tensorboard=false"]
+
+
+def unfinished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stops after its first checkpoint."""
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, *arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "_finish", dying)
+        train(composed(*WORDS, f"run.folder={folder}"))
+    assert checkpoint.checkpoints(folder / "checkpoints")
+
+
+def test_a_folder_alone_says_how_to_go_on(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    unfinished(folder, monkeypatch)
+    with pytest.raises(ValueError, match="but w_bits=2 asks for another"):
+        train(composed(f"run.resume={folder}", "w_bits=2"))
+    assert train(composed(f"run.resume={folder}")) == folder
+    assert read(folder).experiment == "pact"
+    assert train(composed(*WORDS, f"run.resume={folder}")) == folder, "it is finished by now"
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        train(composed(f"run.resume={tmp_path}"))
+
+
+@pytest.mark.parametrize("procedure", ["scratch", "finetune", "delayed", "two_stage", "distill"])
+def test_procedures_make_runs(procedure):
+    phases = build(composed(*WORDS, f"procedure={procedure}")).phases
+    assert phases[-1].quantized and not phases[-1].unquantized
+
+
+def test_normalization_is_a_choice():
+    assert build(composed(*WORDS)).norm is None
+    minmax = ["+experiment=minmax_w8a8", *TINY, "procedure=finetune"]
+    for name, norm in (("folded_frozen", FoldedFrozen), ("folded_correction", FoldedCorrected)):
+        assert build(composed(*minmax, f"bn={name}")).norm is norm
+
+
+def test_settings_of_the_step_come_from_the_configuration():
+    words = ["label_smoothing=0.1", "precision=float16", "average_decay=0.9"]
+    settings = build(composed(*WORDS, *words, "evaluate_average=true")).settings
+    assert settings.averaged and settings.step.average_decay == 0.9
+    assert settings.step.precision.is_dynamic
+    assert settings.step.loss.smoothing == 0.1  # pyright: ignore
