@@ -17,6 +17,12 @@ for bits in 2 3 4 5; do
     recipe=ends_float "w_bits=$bits" "a_bits=$bits" "${schedule[@]}" "seed=$seeds" "$@"
 done
 
+# Gradients: no published figure on CIFAR-10; the abstract's widths, and the ablation.
+python -m qjax.train -m +experiment=dorefa_w1a2g6 data=cifar10 model=resnet20 \
+  recipe=ends_float_errors g_bits=4,6,8 "${schedule[@]}" "seed=$seeds" "$@"
+python -m qjax.train -m +experiment=dorefa_w1a2g6 data=cifar10 model=resnet20 \
+  recipe=ends_float_errors error=none g_bits=32 "${schedule[@]}" "seed=$seeds" "$@"
+
 # Weights alone.
 python -m qjax.train -m +experiment=dorefa_w4a4 act=none data=cifar10 model=resnet20 \
   recipe=ends_float w_bits=1,2,4 a_bits=32 "${schedule[@]}" "seed=$seeds" "$@"

@@ -4,7 +4,11 @@ set -eu
 seeds=${SEEDS:-0,1,2}
 
 # Every layer at 4 bits, CIFAR-10, ResNet-20: folded and frozen against live batch normalisation.
-for bn in folded-frozen separate; do
-  python -m qjax.train -m +experiment=fqn_w4a4 data=cifar10 model=resnet20 \
-    "bn=$bn" "seed=$seeds" "$@"
+for experiment in fqn_w4a4 fqn_w4a4_live_bn; do
+  python -m qjax.train -m "+experiment=$experiment" data=cifar10 model=resnet20 "seed=$seeds" "$@"
+done
+
+# Small batches, as a detector has them: where live statistics hurt.
+for experiment in fqn_w4a4 fqn_w4a4_live_bn; do
+  python -m qjax.train -m "+experiment=$experiment" batch_size=4 optim.learning_rate=0.01 "seed=$seeds" "$@"
 done
