@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from qjax.core.exactness import use_exact_products
 from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.launchers.jobs import carry_out
@@ -46,6 +47,7 @@ def plain_errors() -> Iterator[None]:
         check_versions()
     except RuntimeError as error:
         _fail(str(error))
+    use_exact_products()
     try:
         yield
     except InstantiationException as error:
@@ -269,6 +271,7 @@ def summary(folder: Path) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float | None:
     """Entry point; a job of a sweep returns its accuracy to the sweeper."""
+    use_exact_products()
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return carry_out(config, plan)
     with plain_errors():
