@@ -156,6 +156,8 @@ class Run:
                 last = epoch.index + 1 == phase.epochs
                 if last or (epoch.index + 1) % self.spec.settings.checkpoint_every == 0:
                     self._save(loop, index, step, journal)
+        if phase.epochs == 0:
+            self._save(loop, index, self.steps_before, journal)
 
     def _save(self, loop: PhaseLoop, index: int, step: int, journal: Journal) -> None:
         metadata = {
