@@ -12,7 +12,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,17 @@ class Job:
         os.replace(partial, path)
 
 
-def read_jobs(sweep: Path) -> list[Job]:
-    """The jobs that have begun, by number."""
+def read_jobs(sweep: Path, known: Collection[int] = ()) -> list[Job]:
+    """The jobs that have begun, by number.
+
+    Args:
+        sweep: its folder.
+        known: numbers of jobs that are left out.
+    """
     found = []
     for path in sorted((sweep / JOBS).glob("*.json")):
+        if int(path.stem) in known:
+            continue
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         fields["overrides"] = tuple(fields["overrides"])
         found.append(Job(**fields))
