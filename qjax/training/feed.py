@@ -5,13 +5,15 @@ Both follow the same order, `qjax.data.batches.epoch_order`, and both start at a
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import jax.numpy as jnp
+import numpy as np
 
 from qjax.data.batches import batch_indices, epoch_order
 from qjax.data.dataset import Dataset
 from qjax.data.imagefolder import ImageFolder
+from qjax.training.calls import in_calls
 from qjax.training.step import Batch
 
 Images = Dataset | ImageFolder
@@ -34,14 +36,27 @@ class Resident:
 
     def batches(self, first: int, last: int) -> Generator[Batch]:
         """Those of the steps from `first` to before `last`, counted over all epochs."""
-        count = len(self.labels)
-        step = first
-        while step < last:
-            epoch, position = divmod(step, count // self.batch_size)
-            order = batch_indices(epoch_order(self.seed, epoch, count), self.batch_size)
-            for index in order[position : position + last - step]:
+        for order in self._orders(first, last):
+            for index in order:
                 yield Batch(self.images, self.labels, jnp.asarray(index))
-                step += 1
+
+    def calls(self, first: int, last: int, length: int) -> Generator[Batch]:
+        """The same, `length` steps at a time as `qjax.training.calls.scanned` takes them; a call
+        ends where an epoch ends.
+        """
+        for order in self._orders(first, last):
+            for index in in_calls(np.stack(order), length):
+                yield Batch(self.images, self.labels, jnp.asarray(index))
+
+    def _orders(self, first: int, last: int) -> Iterator[list[np.ndarray]]:
+        """Indices of each step from `first` to before `last`, epoch by epoch."""
+        count = len(self.labels)
+        while first < last:
+            epoch, position = divmod(first, count // self.batch_size)
+            order = batch_indices(epoch_order(self.seed, epoch, count), self.batch_size)
+            order = order[position : position + last - first]
+            yield order
+            first += len(order)
 
 
 class Streamed:

@@ -139,7 +139,7 @@ class Run:
         quiet = not self.spec.settings.progress
         bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
         with bar as progress:
-            for epoch in loop.epochs(progress.step):
+            for epoch in loop.epochs(lambda loss, steps: progress.step(loss, steps=steps)):
                 step = self.steps_before + loop.steps_done
                 found = None
                 if phase.quantized:
