@@ -127,6 +127,7 @@ def _settings(config: DictConfig) -> Settings:
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
+        diagnose_every=run.get("diagnose_every", 1),
         steps_per_call=run.get("steps_per_call", "auto"),
         tensorboard=run.tensorboard,
         progress=run.progress,

@@ -43,12 +43,12 @@ class Diagnosis:
 
     Attributes:
         report: "path.slot" -> numbers, see `statistics`, and for weights also
-            `gradient_norm`, `changed` and `oscillating` (shares of codes that differ from the epoch
-            before, and of codes that left a value and came back within the last two epochs), for
-            learned numbers `gradient_norm_NAME`.
+            `gradient_norm`, `changed` and `oscillating` (shares of codes that differ from those of
+            the diagnosis before, and of codes that differ from it but not from the one before
+            that), for learned numbers `gradient_norm_NAME`.
         sqnr_db: by source, see `SOURCES`: signal to noise, the noise averaged over quantizers.
         histograms: tag -> values, `values/PLACE` and `codes/PLACE`.
-        codes: of the weights now and an epoch ago, for the next diagnosis.
+        codes: of the weights now and at the diagnosis before, for the next one.
     """
 
     report: Report

@@ -5,15 +5,17 @@ Both follow the same order, `qjax.data.batches.epoch_order`, and both start at a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from qjax.data.batches import batch_indices, epoch_order
 from qjax.data.dataset import Dataset
 from qjax.data.imagefolder import ImageFolder
 from qjax.training.calls import in_calls
+from qjax.training.evaluation import filled
 from qjax.training.step import Batch
 
 Images = Dataset | ImageFolder
@@ -29,10 +31,12 @@ class Resident:
     """
 
     def __init__(self, data: Dataset, batch_size: int, seed: int):
+        self.data = data
         self.images = jnp.asarray(data.train_images)
         self.labels = jnp.asarray(data.train_labels)
         self.batch_size = batch_size
         self.seed = seed
+        self._held_out: list[Array] | None = None
 
     def batches(self, first: int, last: int) -> Generator[Batch]:
         """Those of the steps from `first` to before `last`, counted over all epochs."""
@@ -47,6 +51,16 @@ class Resident:
         for order in self._orders(first, last):
             for index in in_calls(np.stack(order), length):
                 yield Batch(self.images, self.labels, jnp.asarray(index))
+
+    def held_out(self, size: int) -> Sequence[Array]:
+        """The held-out images, `size` at a time, the last ones filled up; they stay on the device
+        too.
+        """
+        if self._held_out is None:
+            size = min(size, len(self.data.test_labels))
+            batches = self.data.test_batches(size)
+            self._held_out = [jnp.asarray(filled(batch, size)) for batch in batches]
+        return self._held_out
 
     def _orders(self, first: int, last: int) -> Iterator[list[np.ndarray]]:
         """Indices of each step from `first` to before `last`, epoch by epoch."""
@@ -78,6 +92,11 @@ class Streamed:
         """Those of the steps from `first` to before `last`, counted over all epochs."""
         for images, labels in self.data.train_batches(self.seed, self.batch_size, first, last):
             yield Batch(jnp.asarray(images), jnp.asarray(labels), self.whole)
+
+    def held_out(self, size: int) -> Iterator[np.ndarray]:
+        """The held-out images, `size` at a time, the last ones filled up."""
+        size = min(size, len(self.data.test_labels))
+        return (filled(batch, size) for batch in self.data.test_batches(size))
 
 
 def feed(data: Images, batch_size: int, seed: int) -> Resident | Streamed:

@@ -220,7 +220,7 @@ class PhaseLoop:
 
     def test_accuracy(self) -> float:
         """Accuracy on the held-out split with the present state."""
-        images = self.data.test_batches(self.settings.eval_batch)
+        images = self.feed.held_out(self.settings.eval_batch)
         return self.evaluator.accuracy(self.states, images, self.data.test_labels)
 
     def model(self) -> nnx.Module:
