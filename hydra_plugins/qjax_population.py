@@ -18,10 +18,11 @@ class PopulationLauncher(Launcher):
     """Carries out the jobs of a sweep in one process, with shared compilations.
 
     Args:
-        plan: from a job's configuration to its run and folder, see `qjax.train.plan`.
+        plan: from a job's configuration, and what its run may share, to the run and its folder,
+            see `qjax.train.plan`.
     """
 
-    def __init__(self, plan: Callable[[DictConfig], Any]) -> None:
+    def __init__(self, plan: Callable[..., Any]) -> None:
         self.plan = plan
         self.population: Any = None
 

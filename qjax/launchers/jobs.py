@@ -25,6 +25,8 @@ from qjax.record import read
 from qjax.training.planned import Planned
 from qjax.training.programs import Programs
 
+Plan = Callable[[DictConfig, Programs | None], Planned]
+
 JOBS = "jobs"
 LOG = "log.txt"
 STATES = ("running", "done", "skipped", "failed")
@@ -87,7 +89,7 @@ def present_job() -> tuple[Path, Job]:
 
 def carry_out(
     config: DictConfig,
-    plan: Callable[[DictConfig], Planned],
+    plan: Plan,
     programs: Programs | None = None,
     log: Callable[[Path], AbstractContextManager[None]] | None = None,
 ) -> float | None:
@@ -97,8 +99,8 @@ def carry_out(
 
     Args:
         config: of the job, under Hydra's multirun.
-        plan: from a configuration to its run and folder.
-        programs: compiled functions of earlier jobs, to share; None to compile its own.
+        plan: from a configuration, and what its run may share, to the run and its folder.
+        programs: of earlier jobs, to share; None to compile its own.
         log: sends what is printed meanwhile to a file; None for `logged`.
 
     Returns:
@@ -115,12 +117,12 @@ def carry_out(
 
     folder = None
     try:
-        planned = plan(config)
+        planned = plan(config, programs)
         folder = str(planned.folder)
         skipped = planned.finished
         if not skipped:
             with (log or logged)(planned.folder / LOG):
-                planned.carry_out(programs)
+                planned.carry_out()
         accuracy = final_accuracy(planned.folder)
     except Exception as error:
         trace = traceback.format_exc()

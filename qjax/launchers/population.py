@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +19,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from qjax.launchers.grouping import groups
-from qjax.launchers.jobs import carry_out
+from qjax.launchers.jobs import Plan, carry_out
 from qjax.launchers.stack import Router, Stack
-from qjax.training.planned import Planned
 from qjax.training.programs import Programs
-
-Plan = Callable[[DictConfig], Planned]
 
 
 class Population:
@@ -33,7 +30,7 @@ class Population:
     Args:
         context: Hydra's.
         config: of the multirun.
-        plan: from a job's configuration to its run and folder.
+        plan: from a job's configuration, and what its run may share, to the run and its folder.
     """
 
     def __init__(self, context: HydraContext, config: DictConfig, plan: Plan):

@@ -81,7 +81,9 @@ class Reporter:
 
     def start(self) -> None:
         """Begin to report, in a thread of its own."""
-        self._say(f"sweep of {'so many' if self.total is None else self.total} jobs in {self.sweep}")
+        self._say(
+            f"sweep of {'so many' if self.total is None else self.total} jobs in {self.sweep}"
+        )
         # An interrupted sweep has its report too.
         atexit.register(self.stop)
         self._thread.start()

@@ -16,9 +16,34 @@ from qjax.data.dataset import Dataset
 from qjax.data.imagefolder import ImageFolder
 from qjax.training.calls import in_calls
 from qjax.training.evaluation import filled
+from qjax.training.programs import Programs
 from qjax.training.step import Batch
 
 Images = Dataset | ImageFolder
+
+
+class OnDevice:
+    """A data set's arrays on the device, which the runs that use it share.
+
+    Args:
+        data: with both splits in memory.
+
+    Attributes:
+        images, labels: of the train split.
+    """
+
+    def __init__(self, data: Dataset):
+        self._data = data
+        self.images = jnp.asarray(data.train_images)
+        self.labels = jnp.asarray(data.train_labels)
+        self._held_out: dict[int, list[Array]] = {}
+
+    def held_out(self, size: int) -> Sequence[Array]:
+        """The held-out images, `size` at a time, the last ones filled up."""
+        if size not in self._held_out:
+            batches = self._data.test_batches(size)
+            self._held_out[size] = [jnp.asarray(filled(batch, size)) for batch in batches]
+        return self._held_out[size]
 
 
 class Resident:
@@ -28,15 +53,15 @@ class Resident:
         data: with both splits in memory.
         batch_size: images a step.
         seed: of the order of images.
+        arrays: of the data, where they are on the device already.
     """
 
-    def __init__(self, data: Dataset, batch_size: int, seed: int):
+    def __init__(self, data: Dataset, batch_size: int, seed: int, arrays: OnDevice | None = None):
         self.data = data
-        self.images = jnp.asarray(data.train_images)
-        self.labels = jnp.asarray(data.train_labels)
+        self.arrays = OnDevice(data) if arrays is None else arrays
+        self.images, self.labels = self.arrays.images, self.arrays.labels
         self.batch_size = batch_size
         self.seed = seed
-        self._held_out: list[Array] | None = None
 
     def batches(self, first: int, last: int) -> Generator[Batch]:
         """Those of the steps from `first` to before `last`, counted over all epochs."""
@@ -56,11 +81,7 @@ class Resident:
         """The held-out images, `size` at a time, the last ones filled up; they stay on the device
         too.
         """
-        if self._held_out is None:
-            size = min(size, len(self.data.test_labels))
-            batches = self.data.test_batches(size)
-            self._held_out = [jnp.asarray(filled(batch, size)) for batch in batches]
-        return self._held_out
+        return self.arrays.held_out(min(size, len(self.data.test_labels)))
 
     def _orders(self, first: int, last: int) -> Iterator[list[np.ndarray]]:
         """Indices of each step from `first` to before `last`, epoch by epoch."""
@@ -99,6 +120,19 @@ class Streamed:
         return (filled(batch, size) for batch in self.data.test_batches(size))
 
 
-def feed(data: Images, batch_size: int, seed: int) -> Resident | Streamed:
-    """The way that fits the data."""
-    return (Resident if isinstance(data, Dataset) else Streamed)(data, batch_size, seed)  # pyright: ignore
+def feed(
+    data: Images, batch_size: int, seed: int, programs: Programs | None = None
+) -> Resident | Streamed:
+    """The way that fits the data.
+
+    Args:
+        data: in memory, or files.
+        batch_size: images a step.
+        seed: of the order of images.
+        programs: where runs of the same data find its arrays; None for arrays of its own.
+    """
+    if not isinstance(data, Dataset):
+        return Streamed(data, batch_size, seed)
+    programs = Programs() if programs is None else programs
+    arrays = programs.get(("data", data), lambda: OnDevice(data))
+    return Resident(data, batch_size, seed, arrays)
