@@ -52,6 +52,7 @@ _NOT_HASHED = (
     "run.resume",
     "run.check_every",
     "run.checkpoint_every",
+    "run.diagnose_every",
     "run.steps_per_call",
     "run.tensorboard",
     "run.progress",

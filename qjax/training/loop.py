@@ -130,11 +130,12 @@ class PhaseLoop:
         total = max(1, (settings.epochs_in_all or phase.epochs) * self.steps_per_epoch)
         optimizer = phase.scaled_optimizer().build(total, self.steps_per_epoch, labels(trainable))
         self.state = self._first(trainable, rest, optimizer.init(trainable), taught, before)
-        self.feed = feed(data, settings.batch_size, settings.seed)
+        programs = Programs() if programs is None else programs
+        self.feed = feed(data, settings.batch_size, settings.seed, programs)
         self.steps_per_call = 1
         if isinstance(self.feed, Resident):
             self.steps_per_call = steps_in_call(settings.steps_per_call, self.steps_per_epoch)
-        self._compile(optimizer, total, Programs() if programs is None else programs)
+        self._compile(optimizer, total, programs)
 
     def _compile(
         self, optimizer: optax.GradientTransformation, total: int, programs: Programs
@@ -220,7 +221,7 @@ class PhaseLoop:
 
     def test_accuracy(self) -> float:
         """Accuracy on the held-out split with the present state."""
-        images = self.data.test_batches(self.settings.eval_batch)
+        images = self.feed.held_out(self.settings.eval_batch)
         return self.evaluator.accuracy(self.states, images, self.data.test_labels)
 
     def model(self) -> nnx.Module:
