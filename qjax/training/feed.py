@@ -5,16 +5,17 @@ Both follow the same order, `qjax.data.batches.epoch_order`, and both start at a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, UInt8
 
 from qjax.data.batches import batch_indices, epoch_order
 from qjax.data.dataset import Dataset
 from qjax.data.imagefolder import ImageFolder
 from qjax.training.calls import in_calls
+from qjax.training.devices import ONE, Devices
 from qjax.training.evaluation import filled
 from qjax.training.step import Batch
 
@@ -22,18 +23,21 @@ Images = Dataset | ImageFolder
 
 
 class Resident:
-    """Batches of a split that stays on the device; a step receives positions only.
+    """Batches of a split that stays on the device, whole on each of several; a step receives
+    positions only.
 
     Args:
         data: with both splits in memory.
         batch_size: images a step.
         seed: of the order of images.
+        devices: that share a batch.
     """
 
-    def __init__(self, data: Dataset, batch_size: int, seed: int):
+    def __init__(self, data: Dataset, batch_size: int, seed: int, devices: Devices = ONE):
         self.data = data
-        self.images = jnp.asarray(data.train_images)
-        self.labels = jnp.asarray(data.train_labels)
+        self.devices = devices
+        images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
+        self.images, self.labels = devices.replicate((images, labels))
         self.batch_size = batch_size
         self.seed = seed
         self._held_out: list[Array] | None = None
@@ -42,7 +46,7 @@ class Resident:
         """Those of the steps from `first` to before `last`, counted over all epochs."""
         for order in self._orders(first, last):
             for index in order:
-                yield Batch(self.images, self.labels, jnp.asarray(index))
+                yield Batch(self.images, self.labels, self.devices.split(index))
 
     def calls(self, first: int, last: int, length: int) -> Generator[Batch]:
         """The same, `length` steps at a time as `qjax.training.calls.scanned` takes them; a call
@@ -50,16 +54,21 @@ class Resident:
         """
         for order in self._orders(first, last):
             for index in in_calls(np.stack(order), length):
-                yield Batch(self.images, self.labels, jnp.asarray(index))
+                yield Batch(self.images, self.labels, self.devices.split(index, axis=1))
 
-    def held_out(self, size: int) -> Sequence[Array]:
-        """The held-out images, `size` at a time, the last ones filled up; they stay on the device
-        too.
+    def pixels(self, step: int) -> UInt8[np.ndarray, "n h w c"]:
+        """The images of a step."""
+        ((index,),) = self._orders(step, step + 1)
+        return self.data.train_images[index]
+
+    def held_out(self, size: int) -> list[Array]:
+        """The held-out images, about `size` at a time, the last ones filled up; they stay on the
+        device too.
         """
         if self._held_out is None:
-            size = min(size, len(self.data.test_labels))
+            size = self.devices.filled(min(size, len(self.data.test_labels)))
             batches = self.data.test_batches(size)
-            self._held_out = [jnp.asarray(filled(batch, size)) for batch in batches]
+            self._held_out = [self.devices.split(filled(batch, size)) for batch in batches]
         return self._held_out
 
     def _orders(self, first: int, last: int) -> Iterator[list[np.ndarray]]:
@@ -74,31 +83,43 @@ class Resident:
 
 
 class Streamed:
-    """Batches that are decoded while the device computes.
+    """Batches that are decoded while the device computes; each of several processes decodes its
+    part.
 
     Args:
         data: image files.
         batch_size: images a step.
         seed: of the order of images and of their crops.
+        devices: that share a batch.
     """
 
-    def __init__(self, data: ImageFolder, batch_size: int, seed: int):
+    def __init__(self, data: ImageFolder, batch_size: int, seed: int, devices: Devices = ONE):
         self.data = data
+        self.devices = devices
         self.batch_size = batch_size
         self.seed = seed
-        self.whole = jnp.arange(batch_size, dtype=jnp.int32)
 
     def batches(self, first: int, last: int) -> Generator[Batch]:
         """Those of the steps from `first` to before `last`, counted over all epochs."""
-        for images, labels in self.data.train_batches(self.seed, self.batch_size, first, last):
-            yield Batch(jnp.asarray(images), jnp.asarray(labels), self.whole)
+        part, joined = self.devices.part, self.devices.joined
+        own = self.data.train_batches(self.seed, self.batch_size, first, last, part)
+        for images, labels in own:
+            yield Batch(joined(images), joined(labels), None)
 
-    def held_out(self, size: int) -> Iterator[np.ndarray]:
-        """The held-out images, `size` at a time, the last ones filled up."""
-        size = min(size, len(self.data.test_labels))
-        return (filled(batch, size) for batch in self.data.test_batches(size))
+    def pixels(self, step: int) -> UInt8[np.ndarray, "n h w c"]:
+        """The images of a step."""
+        ((images, _),) = self.data.train_batches(self.seed, self.batch_size, step, step + 1)
+        return images
+
+    def held_out(self, size: int) -> Iterator[Array]:
+        """The held-out images, about `size` at a time, the last ones filled up."""
+        size = self.devices.filled(min(size, len(self.data.test_labels)))
+        part = self.devices.part
+        for batch in self.data.test_batches(size, part):
+            yield self.devices.joined(filled(batch, part.images(size)))
 
 
-def feed(data: Images, batch_size: int, seed: int) -> Resident | Streamed:
+def feed(data: Images, batch_size: int, seed: int, devices: Devices = ONE) -> Resident | Streamed:
     """The way that fits the data."""
-    return (Resident if isinstance(data, Dataset) else Streamed)(data, batch_size, seed)  # pyright: ignore
+    kind = Resident if isinstance(data, Dataset) else Streamed
+    return kind(data, batch_size, seed, devices)  # pyright: ignore[reportArgumentType]
