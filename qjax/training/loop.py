@@ -18,7 +18,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from qjax.integerize import PixelInput
 from qjax.training.augment import Augment
-from qjax.training.calls import AUTO, check_steps_per_call, scanned, steps_in_call
+from qjax.training.calls import AUTO, check_steps_per_call, gathered, scanned, steps_in_call
 from qjax.training.devices import ONE, Devices
 from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
@@ -214,7 +214,7 @@ class PhaseLoop:
         ends = (settings.epochs_before + epoch for epoch in (start, self.phase.epochs))
         first, last = (end * self.steps_per_epoch for end in ends)
         # One stream for the phase: reading ahead goes on across the ends of epochs.
-        with closing(self._calls(first, last)) as stream:
+        with closing(self.calls(first, last)) as stream:
             for index in range(start, self.phase.epochs):
                 begin = time.perf_counter()
                 loss, correct, rate = self._train_epoch(stream, on_call)
@@ -247,7 +247,8 @@ class PhaseLoop:
         (batch,) = self.feed.batches(step, step + 1)
         return batch
 
-    def _calls(self, first: int, last: int) -> Generator[Batch]:
+    def calls(self, first: int, last: int) -> Generator[Batch]:
+        """What `call` takes, from step `first` to before `last`, counted as in `feed`."""
         if self.steps_per_call > 1 and isinstance(self.feed, Resident):
             return self.feed.calls(first, last, self.steps_per_call)
         return self.feed.batches(first, last)
@@ -265,9 +266,7 @@ class PhaseLoop:
                 loss = found["loss"]
                 on_call(loss[end - begin - 1] if loss.ndim else loss, end - begin)
         self._check_finite()
-        host = jax.device_get(metrics)
-        # Empty places can only come last.
-        rows = {k: np.concatenate([np.atleast_1d(m[k]) for m in host])[:steps] for k in host[0]}
+        rows = gathered(metrics, steps)
         # A step that overflowed under a loss scale was not taken.
         losses = rows["loss"][rows["taken"]]
         mean_loss = float(np.mean(losses)) if len(losses) else float("nan")
