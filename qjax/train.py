@@ -25,12 +25,13 @@ from qjax.core.exactness import use_exact_products
 from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.launchers.jobs import carry_out
-from qjax.record import config_hash, read
+from qjax.record import NOT_HASHED, config_hash, read
 from qjax.training.checkpoint import CheckpointError
+from qjax.training.devices import agreed, connect, first_process
 from qjax.training.events import EventsError
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.loop import NonFiniteError
-from qjax.training.planned import Planned
+from qjax.training.planned import Planned, fresh
 from qjax.training.precision import Precision
 from qjax.training.programs import Programs
 from qjax.training.run import trained_model
@@ -146,6 +147,7 @@ def _settings(config: DictConfig) -> Settings:
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
         diagnose_every=run.get("diagnose_every", 1),
+        devices=run.get("devices", "auto"),
         steps_per_call=run.get("steps_per_call", "auto"),
         tensorboard=run.tensorboard,
         progress=run.progress,
@@ -202,10 +204,10 @@ def train(config: DictConfig) -> Path:
         ValueError: a field out of range, or a folder that cannot be used.
     """
     planned = plan(config)
-    if planned.finished:
-        print(f"{planned.folder} is finished; run.repeat=true trains it again in a new folder")
-    else:
+    if not agreed(planned.finished):
         planned.carry_out()
+    elif first_process():
+        print(f"{planned.folder} is finished; run.repeat=true trains it again in a new folder")
     return planned.folder
 
 
@@ -219,13 +221,26 @@ def plan(config: DictConfig, programs: Programs | None = None) -> Planned:
     """
     if config.run.resume:
         config = resumed(config)
+    if config.run.get("distributed"):
+        if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise ValueError(
+                "run.distributed joins the processes of one run, but this is a sweep; leave -m out"
+            )
+        connect()
+    if config.get("population", {}).get("stack") and config.run.get("devices", 1) not in (
+        "auto",
+        1,
+    ):
+        raise ValueError("population.stack steps on one device; leave run.devices=auto")
     spec = build(config, programs)
     folder = Path(config.run.folder or default_folder(config, spec))
-    return Planned(spec, _fresh(folder) if config.run.repeat else folder, programs)
+    return Planned(spec, fresh(folder) if config.run.repeat else folder, programs)
 
 
 def resumed(config: DictConfig) -> DictConfig:
     """The configuration in the folder that `run.resume` names, to go on with.
+
+    Words that change no number (run.devices, run.progress) hold for what is left of it.
 
     Raises:
         ValueError: the folder holds no run, or other words of the command line ask for another
@@ -238,23 +253,17 @@ def resumed(config: DictConfig) -> DictConfig:
         raise ValueError(f"run.resume: {folder} holds no run; name the folder of an unfinished one")
     stored = stored_config(folder, [])
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    others = [word for word in words if not word.startswith("run.resume=")]
+    free = [word for word in words if word.lstrip("+").split("=")[0] in NOT_HASHED]
+    others = [word for word in words if word not in free]
     if others and config_hash(plain(config)) != config_hash(plain(stored)):
         raise ValueError(
             f"run.resume goes on with the configuration in {folder}, but {' '.join(others)} asks "
             "for another; leave these words out, or start a new run without run.resume"
         )
+    OmegaConf.set_struct(stored, False)
+    stored.merge_with(OmegaConf.from_dotlist([word.lstrip("+") for word in free]))
     stored.run.folder, stored.run.repeat, stored.run.resume = str(folder), False, None
     return stored
-
-
-def _fresh(folder: Path) -> Path:
-    """The first of FOLDER, FOLDER-r2, FOLDER-r3, ... that holds no finished run."""
-    number, candidate = 1, folder
-    while (candidate / "result.json").exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-r{number}")
-    return candidate
 
 
 def summary(folder: Path) -> str:
@@ -295,8 +304,9 @@ def main(config: DictConfig) -> float | None:
         return carry_out(config, plan)
     with plain_errors():
         folder = train(config)
-        print(summary(folder))
-        print(f"record: {folder}")
+        if first_process():
+            print(summary(folder))
+            print(f"record: {folder}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
@@ -17,6 +16,7 @@ from qjax.layers.norm import BatchNorm, FoldedFrozen
 from qjax.recipe import Recipe
 from qjax.surgery import error_slots, fold_batch_norm, quantize, requantize, slots, watch
 from qjax.training.calls import AUTO, check_steps_per_call
+from qjax.training.devices import check_devices
 from qjax.training.feed import Images
 from qjax.training.hooks import Hooks, run_on
 from qjax.training.loop import LoopSettings
@@ -39,6 +39,7 @@ class Settings:
         checkpoint_every: epochs between checkpoints, or "auto": as many as keep saving below a
             twentieth of the time.
         diagnose_every: epochs between diagnoses of the quantizers.
+        devices: how many share each batch, see `qjax.training.devices.find_devices`.
         steps_per_call: most training steps in one call of a compiled program, or "auto".
         tensorboard, progress: what is written and shown.
         step: how a training step computes.
@@ -52,6 +53,7 @@ class Settings:
     check_every: int = 50
     checkpoint_every: int | str = 1
     diagnose_every: int = 1
+    devices: int | str = AUTO
     steps_per_call: int | str = AUTO
     tensorboard: bool = True
     progress: bool = True
@@ -67,6 +69,7 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "auto or a whole number" if auto else "a whole number"
                 raise ValueError(f"{name} must be {allowed} of at least 1, got {value!r}")
+        check_devices(self.devices)
         check_steps_per_call(self.steps_per_call)
 
 
@@ -210,9 +213,3 @@ class RunSpec:
         """Citation keys of the quantizers in use."""
         bound = slots(model) | error_slots(model)
         return sorted({slot.quantizer.reference for slot in bound.values()})
-
-
-def device_name() -> str:
-    """The first device, in words."""
-    device = jax.devices()[0]
-    return f"{jax.device_count()} x {device.device_kind} ({device.platform})"
