@@ -24,6 +24,7 @@ from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.launchers.jobs import carry_out
 from qjax.record import config_hash, read
+from qjax.target import Target, check_words
 from qjax.training.checkpoint import CheckpointError
 from qjax.training.events import EventsError
 from qjax.training.hooks import CrossEntropy, Hooks
@@ -73,8 +74,12 @@ def build(config: DictConfig) -> RunSpec:
     Raises:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
+    target: Target | None = instantiate(config.get("target"), _convert_="all")
     data = instantiate(config.data)
-    data = instantiate(config.pixels)(data) if "pixels" in config else data
+    if target is not None and target.pixels is not None:
+        data = target.pixels(data)
+    elif "pixels" in config:
+        data = instantiate(config.pixels)(data)
     arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,
@@ -88,8 +93,10 @@ def build(config: DictConfig) -> RunSpec:
         "method": config.method,
         "data": _data_name(config, data.name),
         "model": _model_name(config),
+        "target": "none" if target is None else target.name,
     }
     recipe = instantiate(config.recipe, _convert_="all")
+    recipe = recipe if target is None else target.placing(recipe)
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
     hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
     return RunSpec(
@@ -101,12 +108,13 @@ def build(config: DictConfig) -> RunSpec:
         make_model=lambda: model(rngs=nnx.Rngs(config.seed)),
         recipe=recipe,
         phases=phases,
-        settings=_settings(config),
+        settings=_settings(config, target),
         config=plain(config),
         hooks=hooks,
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
-        norm=instantiate(config.bn) if "bn" in config else None,
+        norm=instantiate(config.bn) if "bn" in config else target and target.norm,
+        target=target,
         load_teacher=load_teacher,
     )
 
@@ -118,12 +126,13 @@ def load_teacher(folder: str) -> nnx.Module:
     return trained_model(build(stored_config(Path(folder), [])), Path(folder))[0]
 
 
-def _settings(config: DictConfig) -> Settings:
+def _settings(config: DictConfig, target: Target | None) -> Settings:
     run = config.run
+    rounding = run.policy if target is None else target.policy
     return Settings(
         batch_size=config.batch_size,
-        policy=policy(run.policy),
-        policy_name=run.policy,
+        policy=policy(rounding),
+        policy_name=rounding,
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
@@ -164,8 +173,11 @@ def _data_name(config: DictConfig, name: str) -> str:
 
 
 def default_folder(config: DictConfig, spec: RunSpec) -> Path:
-    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration."""
+    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration; a target
+    stands before the bits.
+    """
     bits = f"w{spec.w_bits}a{spec.a_bits}"
+    bits = bits if spec.target is None else f"{spec.target.name}-{bits}"
     tag = config_hash(spec.config)
     name = f"{spec.names['data']}-{spec.names['model']}-{bits}-s{spec.seed}-{tag}"
     return Path("runs") / config.experiment / name
@@ -195,6 +207,8 @@ def plan(config: DictConfig) -> Planned:
     Raises:
         ValueError: a field out of range, or a folder that cannot be used.
     """
+    if HydraConfig.initialized():
+        check_words(HydraConfig.get().overrides.task, config.get("target", {}).get("name"))
     if config.run.resume:
         config = resumed(config)
     spec = build(config)

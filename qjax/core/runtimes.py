@@ -2,10 +2,10 @@
 
 All read the same numbers (`Affine`): real multipliers M = scale, and an offset that is split into
 the output zero point and a rest. The rest, a bias, enters as runtimes take it: an int32 in units of
-the accumulator, bias = rest / M rounded half away from zero, added before the multiplication.
-Runtimes know positive multipliers only; a negative M negates the accumulator first, which is what
-folding the sign into the weight codes does. What a runtime cannot hold (a bias or an accumulator
-outside int32) is an error that names it, since the runtime would wrap around.
+the accumulator, bias = rest / M rounded half away from zero, added before the multiplication
+(`shift`, which is no single runtime's, keeps its fraction). Runtimes know positive multipliers only;
+a negative M negates the accumulator first, as folding the sign into the weight codes does. What a
+runtime cannot hold (bias or accumulator outside int32) is an error, since it would wrap around.
 """
 
 from collections.abc import Callable, Sequence
@@ -110,7 +110,8 @@ def shift(
 ) -> Int32[Array, "*shape"]:
     """A rounding right shift, for scales +-2**-k: WAGE, and hardware such as the DPU.
 
-    Several terms shift left onto the finest of their grids, exactly, and round once.
+    Several terms shift left onto the finest of their grids, exactly, and round once. A bias between
+    two steps of that grid is kept to as many bits as int32 has to spare: all shift left by them.
 
     Args:
         terms: int8 or int32 arrays of one shape, channels on the last axis.
@@ -127,13 +128,20 @@ def shift(
     """
     halvings = [_halvings(scale, index) for index, scale in enumerate(affine.scales)]
     depth = np.maximum(np.max(np.broadcast_arrays(*halvings), axis=0), 0)
-    factors = [
-        np.ldexp(np.sign(scale), depth - count)
-        for scale, count in zip(affine.scales, halvings, strict=True)
-    ]
+    depth = depth + _spare(affine, depth)
+    pairs = zip(affine.scales, halvings, strict=True)
+    factors = [np.ldexp(np.sign(scale), depth - count) for scale, count in pairs]
     bias = _bias(affine, np.ldexp(1.0, -depth), "shift")
     total, _ = _accumulate(affine.int32(terms), factors, bias, affine.bounds, "shift")
     return _clamp(rounding(total, wide.lanes(depth, total.ndim)), affine)
+
+
+def _spare(affine: Affine, depth: HostNumber) -> HostNumber:
+    """By how many bits the terms may shift left for the sake of a bias that is not whole."""
+    rest = affine.offset - affine.zero_point
+    reach = np.frexp(np.ldexp(affine.span + np.abs(rest) + 1, depth))[1]
+    spare = np.maximum(np.minimum(30 - reach, 31 - depth), 0)
+    return np.where(np.ldexp(rest, depth) % 1 != 0, spare, 0)
 
 
 def _halvings(scale: HostNumber, index: int) -> HostNumber:

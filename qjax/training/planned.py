@@ -40,6 +40,11 @@ class Planned:
 
         Args:
             programs: compiled functions of earlier runs, to share; None to compile its own.
+
+        Raises:
+            ValueError: a network that its target cannot run; nothing is written then.
         """
         resume = self.begun
+        if not resume:
+            self.spec.check_target()
         return Run(self.spec, self.folder, programs)(resume=resume)

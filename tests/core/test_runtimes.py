@@ -1,5 +1,6 @@
 """The rules of integer runtimes: their golden operators, and errors for what they cannot hold."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -121,8 +122,22 @@ def test_add_shifts_left_by_20_and_by_15_for_int16(high: int, left: int) -> None
 
 def test_bias_rounds_half_away_from_zero() -> None:
     numbers = affine([[1.0, 1.0, 1.0]], [0.5, -0.5, 2.5], [(0, 0)])
-    for rule in (gemmlowp, q31, f32_even, f32_zp_even, shift):
+    for rule in (gemmlowp, q31, f32_even, f32_zp_even):
         assert run(rule, [np.zeros((1, 3), np.int32)], numbers).tolist() == [[1, -1, 3]]
+
+
+def test_shift_keeps_the_fraction_of_a_bias() -> None:
+    rng = np.random.default_rng(4)
+    scale = np.array([2.0**-6, -(2.0**-3), 1.0, 2.0**-9])
+    term = rng.integers(-(2**12), 2**12, (5000, 4), dtype=np.int32)
+    numbers = affine([scale], rng.uniform(-3, 3, 4), [(-(2**12), 2**12)], -100, 100)
+    codes = run(shift, [term], numbers)
+    assert (codes == run(q31_even, [term], numbers)).all()
+    whole = replace(numbers, offset=np.round(numbers.offset / scale) * scale)
+    assert (codes != run(shift, [term], whole)).any()
+    wide = replace(numbers, bounds=((-(2**30), 2**30),))
+    kept = run(shift, [term], wide)
+    assert (np.abs(kept - codes) <= 1).all(), "without bits to spare the bias rounds as elsewhere"
 
 
 def test_golden_shift_with_a_bias() -> None:
