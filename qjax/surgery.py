@@ -11,8 +11,8 @@ from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
 from qjax.core.quantizer import Quantizer, Role
-from qjax.layers.layer import Layer
 from qjax.layers.affine_norm import Norm
+from qjax.layers.layer import Layer
 from qjax.layers.norm import BatchNorm
 from qjax.layers.slots import ErrorSlot, FloatSlot, Slot, Watched
 from qjax.probe import Call, probe

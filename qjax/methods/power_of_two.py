@@ -90,11 +90,14 @@ class PowerOfTwo(Quantizer):
         """
         p = self.of.init(x, role)
         terms = self.of.codes(p, x)
-        single = any(x.ndim and value.shape == x.shape for value in p.values())
+        label, single = (
+            self.of.label,
+            any(x.ndim and value.shape == x.shape for value in p.values()),
+        )
         if len(terms) > 1 or single or not (self.of.rescales or _is_uniform(terms[0], x)):
             raise ValueError(
-                f"PowerOfTwo.of must have one uniform grid a tensor or channel, {self.of.label} has "
-                "not; choose pact, dorefa, lsq, minmax, sawb or fqn, or a target with free scales"
+                f"PowerOfTwo.of must have one uniform grid a tensor or channel, {label} has "
+                "none; choose pact, dorefa, lsq, minmax, sawb, fqn, or a target of free scales"
             )
         return p
 
