@@ -26,6 +26,7 @@ from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.launchers.jobs import carry_out
 from qjax.record import NOT_HASHED, config_hash, read
+from qjax.target import Target, check_words
 from qjax.training.checkpoint import CheckpointError
 from qjax.training.devices import agreed, connect, first_process
 from qjax.training.events import EventsError
@@ -82,7 +83,8 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
     Raises:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
-    data = _data(config, Programs() if programs is None else programs)
+    target: Target | None = instantiate(config.get("target"), _convert_="all")
+    data = _data(config, target, Programs() if programs is None else programs)
     arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,
@@ -96,8 +98,10 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         "method": config.method,
         "data": _data_name(config, data.name),
         "model": _model_name(config),
+        "target": "none" if target is None else target.name,
     }
     recipe = instantiate(config.recipe, _convert_="all")
+    recipe = recipe if target is None else target.placing(recipe)
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
     hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
     return RunSpec(
@@ -109,22 +113,26 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         make_model=lambda: model(rngs=nnx.Rngs(config.seed)),
         recipe=recipe,
         phases=phases,
-        settings=_settings(config),
+        settings=_settings(config, target),
         config=plain(config),
         hooks=hooks,
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
-        norm=instantiate(config.bn) if "bn" in config else None,
+        norm=instantiate(config.bn) if "bn" in config else target and target.norm,
+        target=target,
         load_teacher=load_teacher,
     )
 
 
-def _data(config: DictConfig, programs: Programs) -> Any:
-    parts = [config[part] for part in ("data", "pixels") if part in config]
+def _data(config: DictConfig, target: Target | None, programs: Programs) -> Any:
+    """The data set, its pixels in the range that the target prescribes, else the chosen one."""
+    parts = [config[part] for part in ("data", "pixels", "target") if config.get(part)]
     chosen = json.dumps([OmegaConf.to_container(part, resolve=True) for part in parts])
 
     def reading() -> Any:
         data = instantiate(config.data)
+        if target is not None and target.pixels is not None:
+            return target.pixels(data)
         return instantiate(config.pixels)(data) if "pixels" in config else data
 
     return programs.get(("read", chosen), reading)
@@ -137,12 +145,13 @@ def load_teacher(folder: str) -> nnx.Module:
     return trained_model(build(stored_config(Path(folder), [])), Path(folder))[0]
 
 
-def _settings(config: DictConfig) -> Settings:
+def _settings(config: DictConfig, target: Target | None) -> Settings:
     run = config.run
+    rounding = run.policy if target is None else target.policy
     return Settings(
         batch_size=config.batch_size,
-        policy=policy(run.policy),
-        policy_name=run.policy,
+        policy=policy(rounding),
+        policy_name=rounding,
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
@@ -186,8 +195,11 @@ def _data_name(config: DictConfig, name: str) -> str:
 
 
 def default_folder(config: DictConfig, spec: RunSpec) -> Path:
-    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration."""
+    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration; a target
+    stands before the bits.
+    """
     bits = f"w{spec.w_bits}a{spec.a_bits}"
+    bits = bits if spec.target is None else f"{spec.target.name}-{bits}"
     tag = config_hash(spec.config)
     name = f"{spec.names['data']}-{spec.names['model']}-{bits}-s{spec.seed}-{tag}"
     return Path("runs") / config.experiment / name
@@ -219,6 +231,8 @@ def plan(config: DictConfig, programs: Programs | None = None) -> Planned:
     Raises:
         ValueError: a field out of range, or a folder that cannot be used.
     """
+    if HydraConfig.initialized():
+        check_words(HydraConfig.get().overrides.task, config.get("target", {}).get("name"))
     if config.run.resume:
         config = resumed(config)
     if config.run.get("distributed"):

@@ -36,6 +36,7 @@ class Act(Layer):
 
     kind: ClassVar[str] = "act"
     slots: ClassVar[tuple[str, ...]] = ("output", "error")
+    pending: ClassVar[bool] = False
 
     output: FloatSlot | Slot
     error: AnyError

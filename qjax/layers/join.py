@@ -129,6 +129,7 @@ class Subsample(Layer):
 
     kind: ClassVar[str] = "shape"
     slots: ClassVar[tuple[str, ...]] = ()
+    pending: ClassVar[bool] = False
 
     def __init__(self, stride: int, features: int):
         self.stride = stride

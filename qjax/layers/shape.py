@@ -20,6 +20,7 @@ class Flatten(Layer):
 
     kind: ClassVar[str] = "shape"
     slots: ClassVar[tuple[str, ...]] = ()
+    pending: ClassVar[bool] = False
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n c"]:
         """The flat tensor."""

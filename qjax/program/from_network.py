@@ -105,7 +105,7 @@ class Recorder:
             operator = _layer_operator(twin, (source, weight.name), name)
             # The network's sums are of the stored codes: their zero is that of x times the weights.
             scale, (low, high) = twin.scales[place].value, twin.bounds[place]
-            effective = twin.doubles[place] * (
+            effective = _double(twin, place) * (
                 weight.constant.astype(np.int64) - weight.units.zero_point.value
             )
             axes = tuple(range(weight.constant.ndim - 1))
@@ -127,7 +127,7 @@ class Recorder:
 
     def _weights(self, path: str, twin: IntegerLinear, place: int, operand: IntegerTerm) -> Tensor:
         kernel = np.asarray(twin.weights[place][...])
-        double, correction = twin.doubles[place], twin.corrections[place]
+        double, correction = _double(twin, place), twin.corrections[place]
         channels = kernel.shape[-1:]
         zero = np.zeros(channels) if correction is None else correction.value / double
         real = twin.scales[place].value * double / operand.scale.value
@@ -232,6 +232,11 @@ class Recorder:
                 "what computes it a layer"
             )
         return [self._known[id(term.ints)][1] for term in x.terms]
+
+
+def _double(twin: IntegerLinear, place: int) -> int:
+    """By how much the sum is that of the stored codes: a kernel of doubled codes needs no more."""
+    return 1 if twin.corrections[place] is None else twin.doubles[place]
 
 
 def _sides(twin) -> tuple[tuple[int, int], tuple[int, int]]:

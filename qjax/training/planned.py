@@ -39,9 +39,15 @@ class Planned:
         return (self.folder / "config.yaml").exists()
 
     def carry_out(self) -> RunRecord:
-        """Train from the start, or go on where an earlier attempt was stopped; write the record."""
+        """Train from the start, or go on where an earlier attempt was stopped; write the record.
+
+        Raises:
+            ValueError: a network that its target cannot run; nothing is written then.
+        """
         # Asked before the first process begins the folder.
         resume = agreed(self.begun)
+        if not resume:
+            self.spec.check_target()
         return Run(self.spec, self.folder, self.programs)(resume=resume)
 
 

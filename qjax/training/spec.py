@@ -15,6 +15,7 @@ from qjax.integerize import PixelInput
 from qjax.layers.norm import BatchNorm, FoldedFrozen
 from qjax.recipe import Recipe
 from qjax.surgery import error_slots, fold_batch_norm, quantize, requantize, slots, watch
+from qjax.target import Target
 from qjax.training.calls import AUTO, check_steps_per_call
 from qjax.training.devices import check_devices
 from qjax.training.feed import Images
@@ -91,6 +92,7 @@ class RunSpec:
         norm: how batch normalization meets the weight quantizers from the first quantized phase on,
             a class of `qjax.layers.norm`; None for separate.
         load_teacher: the trained network of a run folder, for `Teacher.folder`.
+        target: what the quantized network must run on; None for no such demand.
     """
 
     names: dict[str, str]
@@ -108,6 +110,7 @@ class RunSpec:
     g_bits: int | None = None
     norm: Callable[[BatchNorm], nnx.Module] | None = None
     load_teacher: Callable[[str], nnx.Module] | None = None
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         check_phases(self.phases)
@@ -148,6 +151,16 @@ class RunSpec:
         for phase in self.phases[: index % len(self.phases) + 1]:
             recipe = phase.recipe or recipe
         return quantize(model, recipe, self.sample(), self.seed)
+
+    def check_target(self) -> None:
+        """Raise, before any step, what the target could not run after the last.
+
+        Raises:
+            ValueError: see `Target.check`.
+        """
+        if self.target is not None and self.phases[-1].quantized:
+            model = self.quantized(self.make_model())
+            self.target.check(model, self.pixels, self.data.shape)
 
     def hooks_of(self, index: int) -> Hooks:
         """The hooks of a phase."""
@@ -212,4 +225,4 @@ class RunSpec:
     def references(self, model: nnx.Module) -> list[str]:
         """Citation keys of the quantizers in use."""
         bound = slots(model) | error_slots(model)
-        return sorted({slot.quantizer.reference for slot in bound.values()})
+        return sorted({key for slot in bound.values() for key in slot.quantizer.references})
