@@ -2,11 +2,11 @@
 
 With codes q on one grid of scale s and d = max(q) - q,
 
-    T_d = round(2**E * exp(-beta * s * d)),    share = floor(2**22 * T_d / sum T).
+    T_d = round(2**E * exp(-beta * s * d)),    share = floor(2**28 * T_d / sum T).
 
 E leaves a sum of n elements inside 30 bits, E = 30 - ceil(log2 n). The table has as many entries as
 d can take values and is made on the host; the program only looks up, adds and divides int32. An
-entry is off by at most half a unit, so a share is off by at most 2**-22 + n**2 * 2**-31.
+entry is off by at most half a unit, so a share is off by at most 2**-28 + n**2 * 2**-31.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Int32
 
-SHARE_BITS = 22
+SHARE_BITS = 28
 """Fractional bits of a share."""
 MOST = 4096
 """Elements that may be added up."""
@@ -27,7 +27,7 @@ _STEPS = SHARE_BITS // 2
 def softmax_shares(
     codes: Int[Array, "*rows n"], scale: float, levels: int = 256
 ) -> Int32[Array, "*rows n"]:
-    """Shares of the last axis in units of 2**-22, rounded down.
+    """Shares of the last axis in units of 2**-28, rounded down.
 
     Args:
         codes: on one grid, whatever its zero point.
@@ -37,7 +37,7 @@ def softmax_shares(
     Raises:
         ValueError: more than 4,096 elements, or a scale that is not positive.
 
-    >>> (softmax_shares(jnp.array([0, 0, -20], jnp.int8), 0.1) / 2**22).tolist()
+    >>> (softmax_shares(jnp.array([0, 0, -20], jnp.int8), 0.1) / 2**28).tolist()
     [0.46831045, 0.46831045, 0.06337896]
     """
     n = codes.shape[-1]
@@ -56,7 +56,7 @@ def softmax_shares(
 
 
 def _quotient(rest: Array, total: Array) -> Array:
-    """floor(2**22 * rest / total) for rest <= total < 2**30."""
+    """floor(2**28 * rest / total) for rest <= total < 2**30."""
     share = rest // total
     rest = rest - share * total
     for _ in range(_STEPS):

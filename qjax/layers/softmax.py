@@ -39,7 +39,7 @@ class Softmax(Layer):
         return self.output(jax.nn.softmax(self.input(x), -1))
 
     def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
-        """Shares as pending integers of 2**-22; the next quantizer rounds them."""
+        """Shares as pending integers of 2**-28; the next quantizer rounds them."""
         (x,) = inputs
         entry = landing(self.input, x, policy)
         if entry is None and not isinstance(x, Codes):

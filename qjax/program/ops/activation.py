@@ -137,7 +137,7 @@ class Lookup(Operator):
 class Softmax(Operator):
     """exp(beta x) over its sum along the last axis, whatever the policy.
 
-    An int32 output holds the shares themselves in units of 2**-22 (`core/softmax.py`). An 8-bit one
+    An int32 output holds the shares themselves in units of 2**-28 (`core/softmax.py`). An 8-bit one
     is TFLite's: its scale is 1/256, its zero point its least code, and it is computed in gemmlowp's
     fixed point. With d = x - max(x) <= 0 and
     beta S_x 2**26 as an integer multiplier, the exponent is Q5.26; differences that leave that
@@ -164,7 +164,7 @@ class Softmax(Operator):
             raise ValueError(f"{x} must have 1 to 4096 elements to add up, got shape {x.shape}")
         if output.dtype == "int32":
             if output.range != (0, 2**SHARE_BITS) or x.units.step * self.beta <= 0:
-                raise ValueError(f"{output} must declare the range 0 to 2**22, got {output.range}")
+                raise ValueError(f"{output} must declare the range 0 to 2**28, got {output.range}")
             return x.shape
         require_dtype(output, x.dtype)
         least, _ = code_range(output.dtype)
