@@ -138,7 +138,7 @@ def _sum(site: Site, values: tuple[Array, ...], sign: int) -> Array:
         zero_point=zero,
         zeros=zeros,
     )
-    terms = jnp.broadcast_arrays(left, right)
+    terms = [term.astype(jnp.int32) for term in jnp.broadcast_arrays(left, right)]
     return policy(site.policy)(terms, affine).astype(DTYPES[site.output.dtype])
 
 
