@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -13,12 +14,16 @@ from qjax.core.requantize import Policy
 from qjax.layers.layer import FloatBoundary, Layer, Value, any_float, landing
 from qjax.layers.slots import AnyError, FloatSlot, Slot
 
+_INF = float("inf")
 FUNCTIONS = {
-    "relu": (jax.nn.relu, 0.0, float("inf")),
-    "relu6": (jax.nn.relu6, 0.0, 6.0),
-    "identity": (lambda x: x, float("-inf"), float("inf")),
+    "relu": (jax.nn.relu, 0.0, _INF, 1.0),
+    "relu6": (jax.nn.relu6, 0.0, 6.0, 1.0),
+    "identity": (lambda x: x, -_INF, _INF, 1.0),
+    "leaky_relu": (partial(jax.nn.leaky_relu, negative_slope=0.1), -_INF, _INF, 0.1),
 }
-"""Function, and the real bounds that it clips to: what its integer form merges into the clamp."""
+"""Function, the real bounds that it clips to, its slope below zero: what its integer form merges
+into the rounding. The slope of `leaky_relu` is Darknet's; `LeakyRelu` takes any.
+"""
 
 
 class Act(Layer):
@@ -28,7 +33,7 @@ class Act(Layer):
     is left out before it, so that the gradient at zero is the paper's.
 
     Args:
-        function: "relu", "relu6" or "identity".
+        function: "relu", "relu6", "identity" or "leaky_relu".
     """
 
     kind: ClassVar[str] = "act"
@@ -54,8 +59,8 @@ class Act(Layer):
 
     def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
         """One requantization whose clamp holds the function's bounds."""
-        _, floor, ceiling = FUNCTIONS[self.function]
-        return _rounded(self, inputs, policy, self.before, floor, ceiling)
+        _, floor, ceiling, slope = FUNCTIONS[self.function]
+        return _rounded(self, inputs, policy, self.before, floor, ceiling, slope)
 
 
 class Clip(Layer):

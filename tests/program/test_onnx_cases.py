@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from qjax.core.host import HostArray
 from qjax.program import ops
@@ -46,28 +47,21 @@ def array(value: Any) -> np.ndarray:
     """Values of an input or output; narrow integers in bytes."""
     if not isinstance(value, np.ndarray | np.generic):
         value = onnx.numpy_helper.to_array(value)
-    if value.dtype.name in ("int4", "int2"):
-        return value.astype(np.int8)
-    return value.astype(np.uint8) if value.dtype.name in ("uint4", "uint2") else np.asarray(value)
+    widened = {"int4": np.int8, "int2": np.int8, "uint4": np.uint8, "uint2": np.uint8}
+    array = np.asarray(value)
+    return array.astype(widened.get(array.dtype.name, array.dtype))
 
 
-def limits(value: Any) -> dict[str, int]:
+def limits(value: Any) -> tuple[int, int] | None:
     """The range of a narrow integer type."""
     name = "" if isinstance(value, np.ndarray) else onnx.numpy_helper.to_array(value).dtype.name
-    bits = int(name[-1]) if name[-1:] in ("2", "4") else 8
-    if bits == 8:
-        return {}
-    return (
-        {"low": 0, "high": 2**bits - 1}
-        if name[0] == "u"
-        else {
-            "low": -(2 ** (bits - 1)),
-            "high": 2 ** (bits - 1) - 1,
-        }
-    )
+    if name[-1:] not in ("2", "4"):
+        return None
+    bits = int(name[-1])
+    return (0, 2**bits - 1) if name[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def grid(scale: np.ndarray | float, zero: np.ndarray | float, axis: int | None = None):
+def grid(scale: ArrayLike, zero: ArrayLike, axis: int | None = None) -> Quantization:
     scale, zero = (
         np.squeeze(np.asarray(scale, np.float64)),
         np.squeeze(np.asarray(zero, np.float64)),
@@ -80,8 +74,10 @@ def run(operator: Operator, values: dict[str, np.ndarray], *tensors: Tensor) -> 
     return np.asarray(runner(program)(values)["y"])
 
 
-def given(name: str, value: np.ndarray, units: Quantization | None, **ends) -> Tensor:
-    return Tensor(name, value.shape, value.dtype.name, units, **ends)
+def given(
+    name: str, value: np.ndarray, units: Quantization | None, ends: tuple[int, int] | None = None
+) -> Tensor:
+    return Tensor(name, value.shape, value.dtype.name, units, *(ends or (None, None)))
 
 
 def constant(value: np.ndarray, scale, zero) -> Tensor:
@@ -155,10 +151,10 @@ def convert(case: Any, inputs: list[np.ndarray], expected: np.ndarray) -> np.nda
         part, units = np.ascontiguousarray(x[where]), grid(s, z)
         shape, kind = part.shape, expected.dtype.name
         if into:
-            tensors = given("x", part, None), Tensor("y", shape, kind, units, **narrow)
+            tensors = given("x", part, None), given("y", np.empty(shape, kind), units, narrow)
             out[where] = run(ops.Quantize(("x",), "y"), {"x": part}, *tensors)
         else:
-            tensors = given("x", part, units, **narrow), Tensor("y", shape, kind)
+            tensors = given("x", part, units, narrow), Tensor("y", shape, kind)
             out[where] = run(ops.Dequantize(("x",), "y"), {"x": part}, *tensors)
     return out
 
