@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from qjax.core.intconv import conv_acc, window_sum
+from qjax.core.intconv import window_sum
 from qjax.core.transposed import ones_acc, transposed_acc
 from qjax.core.windows import Padding, Pair, output_size
 from qjax.program.base import (
@@ -71,7 +71,7 @@ class Conv2D(Operator):
         """Accumulate in int32, then requantize."""
         plan = weights.plan(site.inputs[1])
         x, zero = weights.signed(values[0], site.inputs[0])
-        total = conv_acc(
+        total = weights.products(site).conv(
             x,
             jnp.asarray(plan.kernel),
             strides=self.strides,
