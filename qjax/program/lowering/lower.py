@@ -1,0 +1,197 @@
+"""`lower`: a network's program as one that a format can hold, its rounding that of the runtime.
+
+The network's program sums in int32 and rounds in an operator of its own, with any policy, any real
+scale and offset. A runtime rounds inside each operator, between tensors that have one float32 scale
+and zero point each. Lowering puts each sum and its rounding together. The program that comes out is
+the one that is written, run by the runtime and compared with it: its codes are the runtime's. The
+network's codes it meets but for rounding (`report.py` counts how often).
+"""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+
+from qjax.core.host import HostArray
+from qjax.program import ops
+from qjax.program.base import Operator, Site
+from qjax.program.lowering.container import Container
+from qjax.program.lowering.draft import Draft, Value, refuse
+from qjax.program.lowering.fuse import Grid
+from qjax.program.lowering.landing import Lander, Landing
+from qjax.program.program import Program
+from qjax.program.tensor import Quantization, Tensor
+
+_MOVES = (ops.MaxPool, ops.Slice, ops.Pad, ops.Reshape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """What `lower` returns.
+
+    Attributes:
+        program: for the format.
+        changed: operators some of whose channels have other weights than the network's, because
+            their bias would not fit; by name, how many channels.
+        places: for each int8 tensor of the network, the tensor of `program` that has its codes, and
+            what was added to them.
+    """
+
+    program: Program
+    changed: dict[str, int]
+    places: dict[str, tuple[str, int]]
+
+
+def lower(
+    program: Program, container: Container, logits: tuple[float, float] | None = None
+) -> Lowered:
+    """Bring a network's program into a format's form.
+
+    Args:
+        program: what `qjax.export.program_of` wrote.
+        container: the format.
+        logits: real range of the logits, for a network whose last layer has no `output` quantizer:
+            they get 8 bits.
+
+    Raises:
+        NotExpressible: naming what the format cannot hold, and the formats that can.
+        ValueError: `logits` is needed and missing.
+    """
+    return _Lowering(program, container, logits).lowered()
+
+
+class _Lowering:
+    """One walk over a network's program."""
+
+    def __init__(
+        self, program: Program, container: Container, logits: tuple[float, float] | None
+    ) -> None:
+        self.program = program
+        self.container = container
+        self.reach = logits
+        self.draft = Draft(container)
+        self.codes: dict[str, Value] = {}
+        self.sums: dict[str, tuple[Operator, Site]] = {}
+        self.lander = Lander(self.draft, self.codes, self.sums)
+        self.logits = self.classes = ""
+
+    def lowered(self) -> Lowered:
+        """The result of the walk."""
+        for operator in self.program.operators:
+            self._operator(operator, self.program.site(operator))
+        if not self.classes:
+            raise refuse(self.program.outputs[0], "not a network's logits", self.container)
+        program = self.draft.program(self.program.inputs, (self.logits, self.classes))
+        places = {
+            name: (value.tensor.name, value.grid.zero - value.zero)
+            for name, value in self.codes.items()
+        }
+        return Lowered(program, self.lander.changed, places)
+
+    def _operator(self, operator: Operator, site: Site) -> None:
+        name = operator.output
+        known = [source in self.codes for source in operator.inputs]
+        if isinstance(operator, ops.Recentre):
+            self.codes[name] = self._pixels(operator, site)
+        elif isinstance(operator, ops.Requantize) and operator.scales:
+            self._requantize(operator, site)
+        elif isinstance(operator, _MOVES) and all(known):
+            source = self.codes[operator.inputs[0]]
+            self.codes[name] = self.lander.move(operator, site, source, site.output)
+        elif isinstance(operator, ops.Concat) and all(known) and site.output.units.axis is None:
+            self.codes[name] = self._concat(operator, site)
+        elif isinstance(operator, ops.ArgMax):
+            self.classes = name
+            self.draft.add(ops.ArgMax((self.logits,), name), site.output)
+        else:
+            # Whether a format can hold it shows where it is rounded.
+            self.sums[name] = operator, site
+
+    def _pixels(self, operator: ops.Recentre, site: Site) -> Value:
+        """The image as bytes; mean and deviation wait in the first requantization."""
+        (pixels,) = site.inputs
+        step = float(np.float32(1 / 255))
+        units = [Quantization(HostArray(step), HostArray(float(zero))) for zero in (0, -128)]
+        image = Tensor(pixels.name, pixels.shape, "uint8", units[0])
+        self.draft.tensors.append(image)
+        if self.container.dtype == "uint8":
+            return Value(image, -128, 0, 255)
+        codes = Tensor(operator.output, pixels.shape, "int8", units[1])
+        self.draft.add(ops.Requantize((image.name,), codes.name), codes)
+        return Value(codes, -128, -128, 127)
+
+    def _requantize(self, operator: ops.Requantize, site: Site) -> None:
+        affine = operator.affine(site)
+        rest = affine.offset - affine.zero_point
+        output = site.output
+        if output.dtype == "int32":
+            self._logits(operator, site, rest)
+            return
+        grid = self.draft.place(output)
+        sources = list(operator.inputs)
+        if len(sources) == 1:
+            landing = Landing(output, grid, np.asarray(affine.scales[0]), np.asarray(rest))
+            self.codes[output.name] = self.lander.land(sources[0], landing)
+            return
+        self.codes[output.name] = self._add(operator, site, grid, np.asarray(rest))
+
+    def _add(
+        self, operator: ops.Requantize, site: Site, grid: Grid, rest: np.ndarray
+    ) -> Value:
+        name = site.output.name
+        waiting = [source for source in operator.inputs if source not in self.codes]
+        if waiting or len(operator.inputs) > 2:
+            problem = f"{len(operator.inputs)} terms meet before they are rounded"
+            raise refuse(name, problem, self.container)
+        values = [self.codes[source] for source in operator.inputs]
+        scales = [scale.value for scale in operator.scales]
+        total = rest + sum(s * v.zero for s, v in zip(scales, values, strict=True))
+        wanted = [value.grid.scale / grid.scale for value in values]
+        units = all(
+            (np.abs(s / w - 1) < 1e-6).all() for s, w in zip(scales, wanted, strict=True)
+        )
+        if not units or (np.abs(total) > 1e-6).any():
+            raise refuse(name, "an addition with scales or an offset by channel", self.container)
+        make = partial(ops.Add, tuple(value.tensor.name for value in values))
+        return self.draft.land(site.output, grid, make, fuses=True)
+
+    def _concat(self, operator: ops.Concat, site: Site) -> Value:
+        """Codes of one grid, which may have found different places in the format."""
+        grid, zero = self.draft.place(site.output), site.output.units.zero_point.value
+        landing = Landing(site.output, grid, np.ones(()), -zero)
+        values = [
+            self.lander.land(source, landing.named(f"{site.output.name}.part{place}", tensor.shape))
+            for place, (source, tensor) in enumerate(zip(operator.inputs, site.inputs, strict=True))
+        ]
+        return self.lander.join(operator, values, site.output)
+
+    def _logits(self, operator: ops.Requantize, site: Site, rest: np.ndarray) -> None:
+        """8-bit logits: those of the last layer's own quantizer, or a range that was given."""
+        if len(operator.inputs) != 1:
+            raise refuse(site.output.name, "logits that are a sum of terms", self.container)
+        (source,) = operator.inputs
+        scale, step = operator.scales[0].value, site.output.units.step
+        if source in self.codes:
+            value = self.codes[source]
+            total = rest + scale * value.zero
+            if scale.ndim == 0 and (np.abs(total * step) < 1e-6 * value.grid.scale).all():
+                self.logits = value.tensor.name
+                return
+        if self.reach is None:
+            raise ValueError(
+                "the last layer has no `output` quantizer, so the range of its logits must be "
+                "given to lower them to 8 bits"
+            )
+        grid, zero = _covering(*self.reach)
+        ratio = step / grid
+        units = Quantization(HostArray(grid), HostArray(float(zero)))
+        codes = Tensor(site.output.name, site.output.shape, "int8", units, -128, 127)
+        landing = Landing(codes, self.draft.place(codes), scale * ratio, rest * ratio)
+        self.logits = self.lander.land(source, landing).tensor.name
+
+
+def _covering(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of int8 codes that cover a range and zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max(high - low, 1e-6) / 255))
+    return scale, int(np.clip(np.round(-128 - low / scale), -128, 127))
