@@ -23,6 +23,7 @@ class Container:
             VALID, and other paddings become an operator.
         dense_scaling: of `ops.Dense`.
         keeps_axes: whether a mean over the image leaves axes of one, which a reshape then drops.
+        real_logits: whether the logits leave as real numbers, where codes would not say their scale.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Container:
     explicit_padding: bool
     dense_scaling: str
     keeps_axes: bool
+    real_logits: bool
 
     @property
     def range(self) -> tuple[int, int]:
@@ -56,6 +58,7 @@ TFLITE = Container(
     explicit_padding=False,
     dense_scaling="float64",
     keeps_axes=False,
+    real_logits=False,
 )
 """Full-integer .tflite files, as LiteRT's reference kernels run them."""
 
@@ -70,5 +73,6 @@ ONNX = Container(
     explicit_padding=True,
     dense_scaling="policy",
     keeps_axes=True,
+    real_logits=True,
 )
 """ONNX files of QLinear operators, unsigned activations and signed weights, as onnxruntime."""

@@ -22,6 +22,7 @@ from qjax.program.lowering.landing import Lander, Landing
 from qjax.program.program import Program
 from qjax.program.tensor import Quantization, Tensor
 
+_LOGITS = "logits"
 _MOVES = (ops.MaxPool, ops.Slice, ops.Pad, ops.Reshape)
 
 
@@ -81,12 +82,19 @@ class _Lowering:
             self._operator(operator, self.program.site(operator))
         if not self.classes:
             raise refuse(self.program.outputs[0], "not a network's logits", self.container)
-        program = self.draft.program(self.program.inputs, (self.logits, self.classes))
+        logits = self._real(self.logits) if self.container.real_logits else self.logits
+        program = self.draft.program(self.program.inputs, (logits, self.classes))
         places = {
             name: (value.tensor.name, value.grid.zero - value.zero)
             for name, value in self.codes.items()
         }
         return Lowered(program, self.lander.changed, places)
+
+    def _real(self, codes: str) -> str:
+        """Write the logits as float32 numbers."""
+        (tensor,) = (tensor for tensor in self.draft.tensors if tensor.name == codes)
+        output = Tensor(_LOGITS, tensor.shape, "float32")
+        return self.draft.add(ops.Dequantize((codes,), _LOGITS), output).name
 
     def _operator(self, operator: Operator, site: Site) -> None:
         name = operator.output
@@ -185,7 +193,8 @@ class _Lowering:
         grid, zero = _covering(*self.reach)
         ratio = step / grid
         units = Quantization(HostArray(grid), HostArray(float(zero)))
-        codes = Tensor(site.output.name, site.output.shape, "int8", units, -128, 127)
+        name = f"{_LOGITS}.codes" if self.container.real_logits else _LOGITS
+        codes = Tensor(name, site.output.shape, "int8", units, -128, 127)
         landing = Landing(codes, self.draft.place(codes), scale * ratio, rest * ratio)
         self.logits = self.lander.land(source, landing).tensor.name
 
