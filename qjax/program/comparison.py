@@ -12,8 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from qjax.program import litert, onnx_file, onnx_read, onnxruntime_reference, tflite, tflite_file
+from qjax.program import litert, tflite, tflite_file
 from qjax.program.imported import Import
+from qjax.program.onnx import file as onnx_file
+from qjax.program.onnx import read as onnx_read
+from qjax.program.onnx import reference as onnxruntime
 from qjax.program.program import Program
 from qjax.program.run import run
 from qjax.program.tensor import Tensor, code_range
@@ -112,12 +115,12 @@ def compare_onnx(path: str | Path, samples: int, inputs: Samples) -> Comparison:
         RuntimeUnfit: onnxruntime's sums saturate on this processor.
     """
     imported = onnx_read.translate(onnx_file.read_file(path))
-    reason = onnxruntime_reference.why_not(imported, onnxruntime_reference.cpu_flags())
+    reason = onnxruntime.why_not(imported, onnxruntime.cpu_flags())
     if reason:
         raise RuntimeUnfit(reason)
     return _compare(
         imported,
-        lambda names: onnxruntime_reference.Reference(imported, names).run,
+        lambda names: onnxruntime.Reference(imported, names).run,
         samples,
         inputs,
     )

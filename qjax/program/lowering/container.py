@@ -23,7 +23,7 @@ class Container:
             VALID, and other paddings become an operator.
         dense_scaling: of `ops.Dense`.
         keeps_axes: whether a mean over the image leaves axes of one, which a reshape then drops.
-        real_logits: whether the logits leave as real numbers, where codes would not say their scale.
+        real_logits: whether logits leave as real numbers: codes would not say their scale.
     """
 
     name: str

@@ -47,9 +47,7 @@ class Landing:
         """The same for another tensor."""
         units = Quantization(HostArray(self.codes.units.step), HostArray(self.codes.units.zero))
         ends = self.codes.range
-        return dataclasses.replace(
-            self, codes=Tensor(name, shape, self.codes.dtype, units, *ends)
-        )
+        return dataclasses.replace(self, codes=Tensor(name, shape, self.codes.dtype, units, *ends))
 
     def of(self, source: Value, count: int = 1) -> "Landing":
         """With `rest` for a sum of `count` codes from their real zero, not from code zero."""
@@ -107,9 +105,7 @@ class Lander:
         units = source.tensor.quantization
         ends = self.container.range
         output = Tensor(codes.name, codes.shape, source.tensor.dtype, units, *ends)
-        operator = dataclasses.replace(
-            operator, inputs=(source.tensor.name,), output=output.name
-        )
+        operator = dataclasses.replace(operator, inputs=(source.tensor.name,), output=output.name)
         if isinstance(operator, ops.MaxPool) and not self.container.explicit_padding:
             operator = self._padded(operator, site, source, ends[0])
         self.draft.add(operator, output)
@@ -126,7 +122,7 @@ class Lander:
         (x,) = site.inputs
         if x.shape == site.output.shape:
             return self.land(operator.inputs[0], landing)
-        channels = x.shape[-1]
+        channels = x.shape[-1] or 1
         parts = []
         for values in (landing.scale, landing.rest):
             if values.ndim and values.size != channels:
@@ -216,9 +212,7 @@ class Lander:
         reshape = ops.Reshape((value.tensor.name,), outer.name)
         return self.move(reshape, site, value, outer)
 
-    def _each_channel(
-        self, source: Value, landing: Landing, window: Pair, strides: Pair
-    ) -> Value:
+    def _each_channel(self, source: Value, landing: Landing, window: Pair, strides: Pair) -> Value:
         """Channel by channel, each with its own scale and bias: a depthwise convolution of ones."""
         shape = source.tensor.shape
         if len(shape) != 4:

@@ -8,9 +8,12 @@ network's codes it meets but for rounding (`report.py` counts how often).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 
+import jax
 import numpy as np
+from jaxtyping import Array, UInt8
 
 from qjax.core.host import HostArray
 from qjax.program import ops
@@ -20,7 +23,11 @@ from qjax.program.lowering.draft import Draft, Value, refuse
 from qjax.program.lowering.fuse import Grid
 from qjax.program.lowering.landing import Lander, Landing
 from qjax.program.program import Program
+from qjax.program.run import run
 from qjax.program.tensor import Quantization, Tensor
+
+type Extremes = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""By tensor of a network's program, its least and largest integers, each (c,)."""
 
 _LOGITS = "logits"
 _MOVES = (ops.MaxPool, ops.Slice, ops.Pad, ops.Reshape)
@@ -44,32 +51,35 @@ class Lowered:
 
 
 def lower(
-    program: Program, container: Container, logits: tuple[float, float] | None = None
+    program: Program, container: Container, seen: Extremes | None = None, fill: bool = False
 ) -> Lowered:
     """Bring a network's program into a format's form.
 
     Args:
         program: what `qjax.export.program_of` wrote.
         container: the format.
-        logits: real range of the logits, for a network whose last layer has no `output` quantizer:
-            they get 8 bits.
+        seen: what `observe` saw on real images. Logits of a last layer without an `output`
+            quantizer get 8 bits that cover it.
+        fill: give 8 bits that cover `seen` also to sums that meet others before they are rounded,
+            instead of raising. That is another network than the one that was trained.
 
     Raises:
         NotExpressible: naming what the format cannot hold, and the formats that can.
-        ValueError: `logits` is needed and missing.
+        ValueError: `seen` is needed and missing.
     """
-    return _Lowering(program, container, logits).lowered()
+    return _Lowering(program, container, seen, fill).lowered()
 
 
 class _Lowering:
     """One walk over a network's program."""
 
     def __init__(
-        self, program: Program, container: Container, logits: tuple[float, float] | None
+        self, program: Program, container: Container, seen: Extremes | None, fill: bool
     ) -> None:
         self.program = program
         self.container = container
-        self.reach = logits
+        self.seen = seen
+        self.fill = fill
         self.draft = Draft(container)
         self.codes: dict[str, Value] = {}
         self.sums: dict[str, tuple[Operator, Site]] = {}
@@ -133,7 +143,7 @@ class _Lowering:
         rest = affine.offset - affine.zero_point
         output = site.output
         if output.dtype == "int32":
-            self._logits(operator, site, rest)
+            self._logits(operator, site, np.asarray(rest))
             return
         grid = self.draft.place(output)
         sources = list(operator.inputs)
@@ -143,25 +153,55 @@ class _Lowering:
             return
         self.codes[output.name] = self._add(operator, site, grid, np.asarray(rest))
 
-    def _add(
-        self, operator: ops.Requantize, site: Site, grid: Grid, rest: np.ndarray
-    ) -> Value:
+    def _add(self, operator: ops.Requantize, site: Site, grid: Grid, rest: np.ndarray) -> Value:
         name = site.output.name
-        waiting = [source for source in operator.inputs if source not in self.codes]
-        if waiting or len(operator.inputs) > 2:
-            problem = f"{len(operator.inputs)} terms meet before they are rounded"
+        terms = list(zip(operator.inputs, (s.value for s in operator.scales), strict=True))
+        waiting = [source for source, _ in terms if source not in self.codes]
+        if len(terms) > 2 or (waiting and not self.fill):
+            problem = f"{len(terms)} terms meet before they are rounded"
             raise refuse(name, problem, self.container)
-        values = [self.codes[source] for source in operator.inputs]
-        scales = [scale.value for scale in operator.scales]
-        total = rest + sum(s * v.zero for s, v in zip(scales, values, strict=True))
-        wanted = [value.grid.scale / grid.scale for value in values]
-        units = all(
-            (np.abs(s / w - 1) < 1e-6).all() for s, w in zip(scales, wanted, strict=True)
-        )
-        if not units or (np.abs(total) > 1e-6).any():
-            raise refuse(name, "an addition with scales or an offset by channel", self.container)
+        for source, scale in terms:
+            if source in self.codes:
+                value = self.codes[source]
+                rest = rest + scale * value.zero
+                if (np.abs(scale * grid.scale / value.grid.scale - 1) > 1e-6).any():
+                    raise refuse(name, "an addition with scales by channel", self.container)
+        if not waiting and (np.abs(rest) > 1e-6).any():
+            raise refuse(name, "an addition with an offset", self.container)
+        values = []
+        for place, (source, scale) in enumerate(terms):
+            if source in self.codes:
+                values.append(self.codes[source])
+                continue
+            # The offset of all terms goes with the first that waits.
+            part = f"{name}.term{place}"
+            values.append(self._covered(source, part, scale, rest, grid.scale))
+            rest = np.zeros(())
         make = partial(ops.Add, tuple(value.tensor.name for value in values))
         return self.draft.land(site.output, grid, make, fuses=True)
+
+    def _covered(
+        self, source: str, name: str, scale: np.ndarray, rest: np.ndarray, step: float
+    ) -> Value:
+        """A sum on 8 bits that cover what was seen of it.
+
+        Args:
+            source: the sum.
+            name: of its codes.
+            scale, rest: `step`s a unit of the sum, and steps.
+            step: real units.
+        """
+        if self.seen is None:
+            raise ValueError(
+                f"{source!r} has no grid of its own; real images must be seen to give it one"
+            )
+        ends = [step * (scale * end + rest) for end in self.seen[source]]
+        covering, zero = _covering(float(np.min(ends)), float(np.max(ends)))
+        ratio = step / covering
+        units = Quantization(HostArray(covering), HostArray(float(zero)))
+        codes = Tensor(name, self.program[source].shape, "int8", units, -128, 127)
+        landing = Landing(codes, self.draft.place(codes), scale * ratio, rest * ratio)
+        return self.lander.land(source, landing)
 
     def _concat(self, operator: ops.Concat, site: Site) -> Value:
         """Codes of one grid, which may have found different places in the format."""
@@ -185,18 +225,8 @@ class _Lowering:
             if scale.ndim == 0 and (np.abs(total * step) < 1e-6 * value.grid.scale).all():
                 self.logits = value.tensor.name
                 return
-        if self.reach is None:
-            raise ValueError(
-                "the last layer has no `output` quantizer, so the range of its logits must be "
-                "given to lower them to 8 bits"
-            )
-        grid, zero = _covering(*self.reach)
-        ratio = step / grid
-        units = Quantization(HostArray(grid), HostArray(float(zero)))
         name = f"{_LOGITS}.codes" if self.container.real_logits else _LOGITS
-        codes = Tensor(name, site.output.shape, "int8", units, -128, 127)
-        landing = Landing(codes, self.draft.place(codes), scale * ratio, rest * ratio)
-        self.logits = self.lander.land(source, landing).tensor.name
+        self.logits = self._covered(source, name, scale, rest, step).tensor.name
 
 
 def _covering(low: float, high: float) -> tuple[float, int]:
@@ -204,3 +234,17 @@ def _covering(low: float, high: float) -> tuple[float, int]:
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max(high - low, 1e-6) / 255))
     return scale, int(np.clip(np.round(-128 - low / scale), -128, 127))
+
+
+def observe(program: Program, pixels: UInt8[np.ndarray, "n h w c"]) -> Extremes:
+    """The least and largest integers of every tensor over some images, by channel."""
+
+    @jax.jit
+    def ends(pixels: Array) -> dict[str, tuple[Array, Array]]:
+        values = run(program, pixels, all_tensors=True)
+        axes = {name: tuple(range(value.ndim - 1)) for name, value in values.items()}
+        return {
+            name: (value.min(axes[name]), value.max(axes[name])) for name, value in values.items()
+        }
+
+    return {name: (np.asarray(a), np.asarray(b)) for name, (a, b) in ends(pixels).items()}

@@ -20,23 +20,23 @@ class Deviation:
         alone: how many differ where every operator is fed the network's own codes.
         differing: how many differ end to end, where an early difference spreads.
         largest: largest difference of an operator fed the network's own codes.
-        classes: images of the same class, end to end.
-        images: how many.
+        network, program: classes of each image, end to end.
     """
 
     codes: int
     alone: int
     differing: int
     largest: int
-    classes: int
-    images: int
+    network: np.ndarray
+    program: np.ndarray
 
     def __str__(self) -> str:
         alone, spread = (100 * n / max(self.codes, 1) for n in (self.alone, self.differing))
         return (
             f"{alone:.3g} % of {self.codes:,} codes differ from the network's, by {self.largest} "
-            f"at most (end to end {spread:.3g} %); {self.classes} of {self.images} images have "
-            "its class"
+            f"at most (end to end {spread:.3g} %); "
+            f"{int(np.sum(self.network == self.program))} of {len(self.network)} images have its "
+            "class"
         )
 
 
@@ -56,18 +56,19 @@ def deviation(
 
     found, made, alone = jax.jit(both)(pixels)
     codes = largest = 0
-    differing = [0, 0]
+    different = {"alone": 0, "made": 0}
     for place, (name, shift) in places.items():
         if place in alone:
             ours = np.asarray(found[name], np.int32) + shift
-            for kind, values in enumerate((alone, made)):
+            for kind, values in (("alone", alone), ("made", made)):
                 difference = np.abs(ours - np.asarray(values[place], np.int32))
-                differing[kind] += int(np.count_nonzero(difference))
-                largest = max(largest, int(difference.max(initial=0))) if kind == 0 else largest
+                different[kind] += int(np.count_nonzero(difference))
+                if kind == "alone":
+                    largest = max(largest, int(difference.max(initial=0)))
             codes += ours.size
-    counts = (found[original.outputs[1]], made[lowered.program.outputs[1]])
-    equal = int(np.sum(np.asarray(counts[0]) == np.asarray(counts[1])))
-    return Deviation(codes, *differing, largest, equal, len(pixels))
+    classes = (found[original.outputs[1]], made[lowered.program.outputs[1]])
+    ours, theirs = (np.asarray(values) for values in classes)
+    return Deviation(codes, different["alone"], different["made"], largest, ours, theirs)
 
 
 def _alone(

@@ -11,7 +11,7 @@ from qjax.core.host import HostArray
 from qjax.core.requantize import policy
 from qjax.program.arithmetic import TFLITE, centred, centred_bounds, multiplier, rescale
 from qjax.program.base import Operator, Site, require_dtype, require_whole
-from qjax.program.onnxruntime_rules import BYTES, requantize_table
+from qjax.program.onnx.rules import BYTES, requantize_table
 from qjax.program.tensor import DTYPES, Shape
 
 
@@ -72,7 +72,7 @@ class Requantize(Operator):
     """Codes or sums onto the output's grid: clip(round(sum_i scales[i] * x_i + offset), low, high).
 
     Without `scales` it has one input, and the numbers are those of the tensors' own scales and zero
-    points (bytes under `f32_even`: see `onnxruntime_rules.py`). With them they are the integer
+    points (bytes under `f32_even`: see `onnx/rules.py`). With them they are the integer
     network's own: several terms that meet on one grid, batch normalization folded in, a bias in
     `offset`.
 

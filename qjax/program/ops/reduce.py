@@ -22,7 +22,7 @@ from qjax.program.arithmetic import (
     rescale,
 )
 from qjax.program.base import Operator, Site, require_dtype, require_whole
-from qjax.program.onnxruntime_rules import mean_scale
+from qjax.program.onnx.rules import mean_scale
 from qjax.program.tensor import MAX_RANK, Shape
 
 

@@ -2,7 +2,7 @@
 
     program = read_onnx("net.onnx")
 
-What `onnx_write.py` writes, and files that others wrote of the same operators. Every operator keeps
+What `write.py` writes, and files that others wrote of the same operators. Every operator keeps
 onnxruntime's arithmetic (policy `f32_even`). Images stand in the program as (n, h, w, c) wherever
 the file has their channels.
 """
@@ -10,9 +10,9 @@ the file has their channels.
 from pathlib import Path
 
 from qjax.program.imported import Import, Translated, alone
-from qjax.program.onnx_file import Node, OnnxFile, read_file
-from qjax.program.onnx_graph import Graph, Unsupported
-from qjax.program.onnx_operators import OPERATORS, POLICY
+from qjax.program.onnx.file import Node, OnnxFile, read_file
+from qjax.program.onnx.graph import Graph, Unsupported
+from qjax.program.onnx.operators import OPERATORS, POLICY
 from qjax.program.program import Program
 
 _LEAST, _MOST = 13, 26

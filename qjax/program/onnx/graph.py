@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qjax.core.host import HostArray
-from qjax.program.onnx_file import Declared, Node, OnnxFile
+from qjax.program.onnx.file import Declared, Node, OnnxFile
 from qjax.program.tensor import Quantization, Shape, Tensor
 
 FIRST, LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -204,8 +204,8 @@ def weight_units(file: OnnxFile, node: Node, place: int, channels: int, axis: in
     scale, zero = _numbers(file, node, place)
     if scale.size not in (1, channels):
         raise Unsupported(f"scale {node.inputs[place]!r} must have 1 or {channels} numbers")
-    numbers = (HostArray(np.broadcast_to(values, channels)) for values in (scale, zero))
-    return Quantization(*numbers, axis)
+    wide = [HostArray(np.broadcast_to(values, channels)) for values in (scale, zero)]
+    return Quantization(wide[0], wide[1], axis)
 
 
 def _numbers(file: OnnxFile, node: Node, place: int) -> tuple[np.ndarray, np.ndarray]:

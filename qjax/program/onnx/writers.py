@@ -1,4 +1,4 @@
-"""A program's operators as ONNX nodes, one function each; `onnx_operators.py` reads them back."""
+"""A program's operators as ONNX nodes, one function each; `operators.py` reads them back."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

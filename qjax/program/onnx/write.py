@@ -12,7 +12,7 @@ import numpy as np
 
 from qjax.program.base import NotExpressible, Operator
 from qjax.program.extras import require
-from qjax.program.onnx_writers import WRITERS
+from qjax.program.onnx.writers import WRITERS
 from qjax.program.program import Program
 from qjax.program.tensor import Tensor
 

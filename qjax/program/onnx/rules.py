@@ -18,11 +18,14 @@ import numpy as np
 
 from qjax.program.tensor import DTYPES, Tensor, code_range
 
+type Number = np.ndarray | np.floating
+"""A float32 array or scalar."""
+
 BYTES = ("int8", "uint8")
 """Types whose codes the tables are for."""
 
 
-def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+def fma(a: Number, b: Number, c: Number) -> np.ndarray:
     """a b + c of float32 arrays, rounded once to float32.
 
     >>> third, three = np.float32(1 / 3), np.float32(3)

@@ -1,8 +1,8 @@
 """onnxruntime, every tensor kept: what ONNX files of ours must equal.
 
 Its kernels for U8S8 products differ between processors. With VNNI (or AMX) instructions sums are
-exact; without, two neighbouring products meet in 16 bits and saturate, unless every weight is within
-+-64. Elsewhere than on x86 its additions and means follow other rules. `why_not` says so.
+exact; without, two neighbouring products meet in 16 bits and saturate, unless every weight is
+within +-64. Elsewhere than on x86 its additions and means follow other rules. `why_not` says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 from qjax.program.extras import require
 from qjax.program.imported import Import
-from qjax.program.onnx_graph import FIRST, LAST, Graph
+from qjax.program.onnx.graph import FIRST, LAST, Graph
 
 _EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _SAFE = 64
@@ -46,8 +46,8 @@ def why_not(imported: Import, flags: set[str]) -> str:
     if flags & _EXACT or widest <= _SAFE:
         return ""
     return (
-        f"this processor has no VNNI instructions ({', '.join(sorted(_EXACT))}): onnxruntime's sums "
-        f"saturate in 16 bits, since weights reach {widest}, beyond +-{_SAFE}"
+        f"this processor has no VNNI instructions ({', '.join(sorted(_EXACT))}): onnxruntime's "
+        f"sums saturate in 16 bits, since weights reach {widest}, beyond +-{_SAFE}"
     )
 
 
