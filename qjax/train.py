@@ -28,7 +28,7 @@ from qjax.launchers.jobs import carry_out
 from qjax.record import NOT_HASHED, config_hash, read
 from qjax.target import Target, check_words
 from qjax.training.checkpoint import CheckpointError
-from qjax.training.devices import agreed, connect, first_process
+from qjax.training.devices import agreed, connect, disconnect, first_process
 from qjax.training.events import EventsError
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.loop import NonFiniteError
@@ -321,6 +321,7 @@ def main(config: DictConfig) -> float | None:
         if first_process():
             print(summary(folder))
             print(f"record: {folder}")
+        disconnect()
 
 
 if __name__ == "__main__":
