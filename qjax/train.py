@@ -126,8 +126,9 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
 
 def _data(config: DictConfig, target: Target | None, programs: Programs) -> Any:
     """The data set, its pixels in the range that the target prescribes, else the chosen one."""
-    parts = [config[part] for part in ("data", "pixels", "target") if config.get(part)]
-    chosen = json.dumps([OmegaConf.to_container(part, resolve=True) for part in parts])
+    names = ("data", "pixels", "target.pixels")
+    parts = [OmegaConf.select(config, name) for name in names]
+    chosen = json.dumps([part and OmegaConf.to_container(part, resolve=True) for part in parts])
 
     def reading() -> Any:
         data = instantiate(config.data)
