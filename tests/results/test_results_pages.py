@@ -176,7 +176,10 @@ def test_one_recipe_refuses_two_configurations_in_a_cell(make_record: Make) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kind: poster\n", r"table\.yaml: kind must be paper or one_recipe, got 'poster'"),
+        (
+            "kind: poster\n",
+            r"table\.yaml: kind must be paper, one_recipe or question, got 'poster'",
+        ),
         ("", r"table\.yaml: kind must be .*got None"),
         ("kind: paper\ntitle: T\n", r"table\.yaml: the keys must be .*methods.*got"),
         (
