@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from omegaconf import open_dict  # noqa: E402
 
+from qjax.core.exactness import use_exact_products  # noqa: E402
 from qjax.launchers.jobs import final_accuracy, in_words  # noqa: E402
 from qjax.train import CONF, plan  # noqa: E402
 from qjax.training.programs import Programs  # noqa: E402
@@ -33,9 +34,9 @@ def carry_out(overrides: list[str], programs: Programs) -> dict[str, Any]:
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
-        planned = plan(config)
+        planned = plan(config, programs)
         if not planned.finished:
-            planned.carry_out(programs)
+            planned.carry_out()
         accuracy = final_accuracy(planned.folder)
     except Exception as error:
         traceback.print_exc()
@@ -46,6 +47,7 @@ def carry_out(overrides: list[str], programs: Programs) -> dict[str, Any]:
 
 def main() -> None:
     """Serves until its standard input ends."""
+    use_exact_products()
     # Whatever a run prints goes to the log, so that answers stand alone.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
