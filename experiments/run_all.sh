@@ -13,6 +13,6 @@ set -eu
 cd "$(dirname "$0")/.."
 python experiments/run_batch.py \
   experiments/one_recipe/jobs.txt experiments/wage/jobs.txt experiments/eight_bit_training/jobs.txt \
-  notebooks/jobs.txt experiments/fqn/jobs.txt experiments/dorefa/jobs.txt experiments/tanh_or_clip/jobs.txt \
+  experiments/fqn/jobs.txt experiments/dorefa/jobs.txt experiments/tanh_or_clip/jobs.txt \
   experiments/ptq_or_qat/jobs.txt experiments/elq/jobs.txt experiments/size/jobs.txt \
   experiments/signed_inputs/jobs.txt --gpu-groups one_recipe,wage_full,size "$@"
