@@ -44,7 +44,7 @@ def test_a_question_is_a_table_with_differences_and_a_figure(make_record: Make, 
     written = write_page(load_page(tmp_path), "ask", made(make_record), tmp_path / "out")
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert "| method | recipe ends | recipe body |" in lines
-    assert "| none | 90.00 ± 0.00 (n=2) |  |" in lines
+    assert "| none | 90.00 ± 0.00 (n=2) | 90.00 ± 0.00 (n=2) |" in lines
     assert "| tanh | 75.00 ± 7.07 (n=2) | 88.00 ± 0.00 (n=2) |" in lines
     assert "| clip | no run | 90.00 ± 0.00 (n=2) |" in lines
     assert "| tanh | -15.00 [-78.53, +48.53] | **-2.00 [-2.00, -2.00]** |" in lines

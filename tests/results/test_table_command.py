@@ -58,7 +58,7 @@ def test_runs_of_the_current_folder_are_read(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paper=poct"], "paper must be all or one of dorefa, elq, fqn, lsq, one_recipe, pact, "),
+        (["paper=poct"], "paper must be all or one of dorefa, eight_bit_training, elq, fqn, lsq, "),
         (["records=."], "got None"),
         (["paper"], "arguments must be KEY=VALUE with KEY one of paper, records, out, keep; got"),
         (["papers=pact"], "got 'papers=pact'"),
@@ -166,3 +166,18 @@ def test_published_figures_are_the_papers() -> None:
         ]
         assert accuracy in found
     assert not any(row.verified for row in rows["elq"] + rows["fqn"])
+
+
+KEPT = [folder for folder in FOLDERS if (folder / "records").is_dir()]
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+def test_a_page_of_the_checkout_follows_from_its_records(folder: Path, tmp_path: Path) -> None:
+    groups = group(collect([folder / "records"]).records)
+    write_page(load_page(folder), folder.name, groups, tmp_path)
+    for name in ("table.md", "measured.csv"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), (
+            f"run python -m qjax.table paper={folder.name} records={folder}/records"
+        )
+    drawn = sorted(path.name for path in (tmp_path / "figures").glob("*"))
+    assert drawn == sorted(path.name for path in (folder / "figures").glob("*"))
