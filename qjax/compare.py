@@ -1,14 +1,16 @@
 """Compares every operator of an integer network's file with the runtime the file is made for.
 
     python -m qjax.compare file=NET.tflite                 100 samples of random codes
+    python -m qjax.compare file=NET.onnx                   QLinear operators, by onnxruntime
     python -m qjax.compare file=NET.tflite samples=1000 data=cifar10
     python -m qjax.compare file=NET.tflite detail=true     one more line for each operator
     python -m qjax.compare file=mlperf_resnet8.tflite      a published network, fetched first
 
-Each operator is given the runtime's own inputs (LiteRT with its reference kernels), so that a
-difference is found where it arises. Prints one line of JSON: `operators`, `compared_codes`,
-`mismatched_codes`, `argmax_agreement` (end to end; null where there is none), `unsupported`.
-`data` names a set of `python -m qjax.data list`; its test images are taken.
+Each operator is given the runtime's own inputs (LiteRT with its reference kernels, onnxruntime with
+its nodes as they stand), so that a difference is found where it arises. Prints one line of JSON:
+`operators`, `compared_codes`, `mismatched_codes`, `argmax_agreement` (end to end; null where there
+is none), `unsupported`; `skipped` with the reason where this processor's onnxruntime is no
+reference. `data` names a set of `python -m qjax.data list`; its test images are taken.
 """
 
 import dataclasses
@@ -21,7 +23,14 @@ from pathlib import Path
 from qjax.data.cache import cache_folder, work_folder
 from qjax.data.origins import run_client
 from qjax.program.arguments import flag, key_values, whole
-from qjax.program.comparison import Samples, compare_tflite, image_inputs, random_inputs
+from qjax.program.comparison import (
+    RuntimeUnfit,
+    Samples,
+    compare_onnx,
+    compare_tflite,
+    image_inputs,
+    random_inputs,
+)
 from qjax.program.reference_models import KNOWN, bring
 
 _KEYS = ("file", "samples", "data", "seed", "detail")
@@ -41,7 +50,12 @@ def main(arguments: Sequence[str]) -> int:
         samples = whole(options, "samples", 100, least=1)
         detail = flag(options, "detail", False)
         inputs = _inputs(options.get("data"), samples, whole(options, "seed", 0, least=0))
-        result = compare_tflite(_path(options["file"]), samples, inputs)
+        path = _path(options["file"])
+        compare = compare_onnx if path.suffix == ".onnx" else compare_tflite
+        result = compare(path, samples, inputs)
+    except RuntimeUnfit as error:
+        print(json.dumps({"skipped": str(error)}))
+        return 0
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

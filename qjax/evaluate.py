@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.record import read
+from qjax.target import check_words
 from qjax.train import build, plain_errors
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.run import trained_model
@@ -58,7 +59,9 @@ def main(arguments: list[str]) -> None:
                 f"usage: python -m qjax.evaluate folder=FOLDER [key=value ...], got {arguments}"
             )
         folder = Path(named[0].removeprefix("folder="))
-        outcome = reevaluate(folder, [text for text in arguments if text not in named])
+        words = [text for text in arguments if text not in named]
+        check_words(words, stored_config(folder, []).get("target", {}).get("name"))
+        outcome = reevaluate(folder, words)
         recorded = (folder / "result.json").exists()
         print(
             json.dumps(

@@ -1,47 +1,53 @@
 """Writes the integer network of a run in other formats.
 
-    python -m qjax.export folder=FOLDER format=program,stablehlo
-    python -m qjax.export folder=FOLDER format=program out=DIR
+    python -m qjax.export folder=FOLDER format=program,tflite,onnx,stablehlo
+    python -m qjax.export folder=FOLDER format=tflite out=DIR compare=100
+    python -m qjax.export folder=FOLDER format=onnx calibrate=true
 
 | format | file | what it holds |
 |---|---|---|
 | `program` | `network.qjax` | the integer program: every operator and policy, weights packed |
+| `tflite` | `network.tflite` | int8 operators with TFLite's arithmetic, `gemmlowp` |
+| `onnx` | `network.onnx` | QLinear operators, uint8 activations, onnxruntime's `f32_even` |
 | `stablehlo` | `network.stablehlo` | the program as one function of one image, by `jax.export` |
 
-What a format cannot express is an error that says so and names the format that can.
+Files take uint8 pixels (n, h, w, c). A .tflite or ONNX file rounds as its runtime does, not as the
+run's policy has it: how many codes, classes and right answers that changes on `images` test images
+(200) is printed, and how many codes the runtime computes otherwise than the file's own program on
+`compare` of them (20; 0 leaves it out), operator by operator. Logits get 8 bits unless the last
+layer has an `output` quantizer.
+
+What a format cannot express is an error that says so and names the format that can. In TFLite and
+ONNX every tensor between operators has one 8-bit grid; where sums meet before they are rounded (a
+residual addition), the recipe needs an `output` quantizer on the convolution, or `calibrate=true`
+gives it one from training images: another network than the trained one.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from qjax.core.codes import Codes
 from qjax.evaluate import stored_config
 from qjax.integerize import LOGIT_BITS, IntegerNetwork, integerize
-from qjax.program.arguments import key_values
+from qjax.program.arguments import flag, key_values, whole
+from qjax.program.formats import FORMATS, check, export
 from qjax.program.from_network import Recorder
 from qjax.program.logits import common_grid
 from qjax.program.program import Program
-from qjax.program.save import save
-from qjax.program.stablehlo import write_stablehlo
 from qjax.train import build
-from qjax.training.run import trained_model
+from qjax.training.run import CHECKPOINTS, trained_model
+from qjax.training.spec import RunSpec
 from qjax.tree import get, swap
 
-_KEYS = ("folder", "format", "out")
-
-FORMATS: Mapping[str, tuple[str, Callable[[Program, Path], object]]] = MappingProxyType(
-    {
-        "program": ("network.qjax", save),
-        "stablehlo": ("network.stablehlo", write_stablehlo),
-    }
-)
-"""By name: the file, and what writes it."""
+_KEYS = ("folder", "format", "out", "images", "compare", "calibrate")
+_CALIBRATION = 256
+"""Training images that say what a tensor reaches."""
 
 
 class _Recorded(nnx.Module):
@@ -95,7 +101,9 @@ def _call(recorder: Recorder, path: str, twin: object) -> Callable[..., Codes]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; returns 0, or 2 for a wrong argument or what a format cannot express."""
+    """Runs the command; returns 0, 1 when a runtime's codes differ from the program's, or 2 for a
+    wrong argument or what a format cannot express.
+    """
     if not arguments or set(arguments) & {"-h", "--help"}:
         sys.stdout.write(__doc__ or "")
         return 0 if arguments else 2
@@ -103,22 +111,82 @@ def main(arguments: Sequence[str]) -> int:
         options = key_values(arguments, _KEYS)
         if "folder" not in options or "format" not in options:
             raise ValueError("folder=FOLDER and format=FORMAT[,FORMAT] must be given")
-        formats = options["format"].split(",")
-        unknown = [name for name in formats if name not in FORMATS]
+        names = options["format"].split(",")
+        unknown = [name for name in names if name not in FORMATS]
         if unknown:
             raise ValueError(f"format must be among {', '.join(FORMATS)}, got {unknown[0]!r}")
         folder = Path(options["folder"])
-        program = trained_program(folder)
-        out = Path(options.get("out", folder))
-        out.mkdir(parents=True, exist_ok=True)
-        for name in formats:
-            file, write = FORMATS[name]
-            write(program, out / file)
-            print(f"{out / file}: {(out / file).stat().st_size:,} bytes")
+        counts = [
+            whole(options, key, usual, 0) for key, usual in (("images", 200), ("compare", 20))
+        ]
+        fill = flag(options, "calibrate", False)
+        trained = Trained(folder)
+        return trained.export(names, Path(options.get("out", folder)), counts, fill)
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    return 0
+
+
+class Trained:
+    """The network that a run folder holds, as its program.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no trained network, or none of integers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec: RunSpec = build(stored_config(folder, []))
+        model, _ = trained_model(self.spec, folder)
+        data, settings = self.spec.data, self.spec.settings
+        network = integerize(model, self.spec.pixels, data.shape, settings.policy)
+        self.program = program_of(network, data.shape)
+        floats = jax.tree.leaves(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+        self.float_bytes = 4 * sum(leaf.size for leaf in floats)
+
+    def test_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first test images and their labels."""
+        data, parts = self.spec.data, []
+        count = min(count, len(data.test_labels))
+        for batch in data.test_batches(self.spec.settings.eval_batch):
+            parts.append(batch)
+            if sum(map(len, parts)) >= count:
+                break
+        return np.concatenate(parts)[:count], data.test_labels[:count]
+
+    def export(self, names: Sequence[str], out: Path, counts: Sequence[int], fill: bool) -> int:
+        """Write the formats and print what is found out about each file.
+
+        Args:
+            names: of the formats.
+            out: a folder, made where it is missing.
+            counts: test images that files are held against the network on, and, of these, against
+                their runtime.
+            fill: as `qjax.program.lowering.lower.lower`.
+
+        Returns:
+            1 when a runtime's codes differ, else 0.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        images = self.test_images(max(1, *counts))
+        calibration, _ = self.spec.data.sample(_CALIBRATION)
+        mismatched = 0
+        for name in names:
+            path = out / FORMATS[name].file
+            exported = export(self.program, name, path, calibration, fill)
+            found = check(exported, name, self.program, images, counts[1])
+            print("\n  ".join(found.lines), flush=True)
+            mismatched += found.mismatched
+        checkpoint = max((self.folder / CHECKPOINTS).glob("step_*"))
+        size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+        print(
+            f"beside {self.float_bytes:,} bytes of float32 weights and statistics, and {size:,} of "
+            "the checkpoint, which has the optimizer's too"
+        )
+        return int(mismatched > 0)
 
 
 def trained_program(folder: Path) -> Program:
@@ -127,10 +195,7 @@ def trained_program(folder: Path) -> Program:
     Raises:
         FileNotFoundError, ValueError: the folder holds no trained network, or none of integers.
     """
-    spec = build(stored_config(folder, []))
-    model, _ = trained_model(spec, folder)
-    network = integerize(model, spec.pixels, spec.data.shape, spec.settings.policy)
-    return program_of(network, spec.data.shape)
+    return Trained(folder).program
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m qjax.inspect NET.qjax        a program that qjax saved
     python -m qjax.inspect NET.tflite      a full-integer TFLite file
+    python -m qjax.inspect NET.onnx        an ONNX file of QLinear operators
 
 The listing names tensors by the line that computes them. Below it stand the multiply-accumulates a
 sample takes, the constants by width, and the bytes they take packed, beside those of the file.
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qjax.program.load import load
+from qjax.program.onnx.read import read_onnx
 from qjax.program.packing import packed_size, packing_of
 from qjax.program.program import Program
 from qjax.program.statistics import multiplications
@@ -42,7 +44,8 @@ def read(path: Path) -> Program:
     Raises:
         ValueError, FileNotFoundError, ImportError: as the reader of that format.
     """
-    return read_tflite(path) if path.suffix == ".tflite" else load(path)
+    readers = {".tflite": read_tflite, ".onnx": read_onnx}
+    return readers.get(path.suffix, load)(path)
 
 
 def totals(program: Program, file_bytes: int) -> list[str]:

@@ -25,12 +25,14 @@ from qjax.core.exactness import use_exact_products
 from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.launchers.jobs import carry_out
-from qjax.record import config_hash, read
+from qjax.record import NOT_HASHED, config_hash, read
+from qjax.target import Target, check_words
 from qjax.training.checkpoint import CheckpointError
+from qjax.training.devices import agreed, connect, first_process
 from qjax.training.events import EventsError
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.loop import NonFiniteError
-from qjax.training.planned import Planned
+from qjax.training.planned import Planned, fresh
 from qjax.training.precision import Precision
 from qjax.training.programs import Programs
 from qjax.training.run import trained_model
@@ -81,7 +83,8 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
     Raises:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
-    data = _data(config, Programs() if programs is None else programs)
+    target: Target | None = instantiate(config.get("target"), _convert_="all")
+    data = _data(config, target, Programs() if programs is None else programs)
     arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,
@@ -95,8 +98,10 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         "method": config.method,
         "data": _data_name(config, data.name),
         "model": _model_name(config),
+        "target": "none" if target is None else target.name,
     }
     recipe = instantiate(config.recipe, _convert_="all")
+    recipe = recipe if target is None else target.placing(recipe)
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
     hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
     return RunSpec(
@@ -108,22 +113,26 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         make_model=lambda: model(rngs=nnx.Rngs(config.seed)),
         recipe=recipe,
         phases=phases,
-        settings=_settings(config),
+        settings=_settings(config, target),
         config=plain(config),
         hooks=hooks,
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
-        norm=instantiate(config.bn) if "bn" in config else None,
+        norm=instantiate(config.bn) if "bn" in config else target and target.norm,
+        target=target,
         load_teacher=load_teacher,
     )
 
 
-def _data(config: DictConfig, programs: Programs) -> Any:
-    parts = [config[part] for part in ("data", "pixels") if part in config]
+def _data(config: DictConfig, target: Target | None, programs: Programs) -> Any:
+    """The data set, its pixels in the range that the target prescribes, else the chosen one."""
+    parts = [config[part] for part in ("data", "pixels", "target") if config.get(part)]
     chosen = json.dumps([OmegaConf.to_container(part, resolve=True) for part in parts])
 
     def reading() -> Any:
         data = instantiate(config.data)
+        if target is not None and target.pixels is not None:
+            return target.pixels(data)
         return instantiate(config.pixels)(data) if "pixels" in config else data
 
     return programs.get(("read", chosen), reading)
@@ -136,16 +145,18 @@ def load_teacher(folder: str) -> nnx.Module:
     return trained_model(build(stored_config(Path(folder), [])), Path(folder))[0]
 
 
-def _settings(config: DictConfig) -> Settings:
+def _settings(config: DictConfig, target: Target | None) -> Settings:
     run = config.run
+    rounding = run.policy if target is None else target.policy
     return Settings(
         batch_size=config.batch_size,
-        policy=policy(run.policy),
-        policy_name=run.policy,
+        policy=policy(rounding),
+        policy_name=rounding,
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
         diagnose_every=run.get("diagnose_every", 1),
+        devices=run.get("devices", "auto"),
         steps_per_call=run.get("steps_per_call", "auto"),
         tensorboard=run.tensorboard,
         progress=run.progress,
@@ -184,8 +195,11 @@ def _data_name(config: DictConfig, name: str) -> str:
 
 
 def default_folder(config: DictConfig, spec: RunSpec) -> Path:
-    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration."""
+    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration; a target
+    stands before the bits.
+    """
     bits = f"w{spec.w_bits}a{spec.a_bits}"
+    bits = bits if spec.target is None else f"{spec.target.name}-{bits}"
     tag = config_hash(spec.config)
     name = f"{spec.names['data']}-{spec.names['model']}-{bits}-s{spec.seed}-{tag}"
     return Path("runs") / config.experiment / name
@@ -202,10 +216,10 @@ def train(config: DictConfig) -> Path:
         ValueError: a field out of range, or a folder that cannot be used.
     """
     planned = plan(config)
-    if planned.finished:
-        print(f"{planned.folder} is finished; run.repeat=true trains it again in a new folder")
-    else:
+    if not agreed(planned.finished):
         planned.carry_out()
+    elif first_process():
+        print(f"{planned.folder} is finished; run.repeat=true trains it again in a new folder")
     return planned.folder
 
 
@@ -217,15 +231,30 @@ def plan(config: DictConfig, programs: Programs | None = None) -> Planned:
     Raises:
         ValueError: a field out of range, or a folder that cannot be used.
     """
+    if HydraConfig.initialized():
+        check_words(HydraConfig.get().overrides.task, config.get("target", {}).get("name"))
     if config.run.resume:
         config = resumed(config)
+    if config.run.get("distributed"):
+        if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise ValueError(
+                "run.distributed joins the processes of one run, but this is a sweep; leave -m out"
+            )
+        connect()
+    if config.get("population", {}).get("stack") and config.run.get("devices", 1) not in (
+        "auto",
+        1,
+    ):
+        raise ValueError("population.stack steps on one device; leave run.devices=auto")
     spec = build(config, programs)
     folder = Path(config.run.folder or default_folder(config, spec))
-    return Planned(spec, _fresh(folder) if config.run.repeat else folder, programs)
+    return Planned(spec, fresh(folder) if config.run.repeat else folder, programs)
 
 
 def resumed(config: DictConfig) -> DictConfig:
     """The configuration in the folder that `run.resume` names, to go on with.
+
+    Words that change no number (run.devices, run.progress) hold for what is left of it.
 
     Raises:
         ValueError: the folder holds no run, or other words of the command line ask for another
@@ -238,23 +267,17 @@ def resumed(config: DictConfig) -> DictConfig:
         raise ValueError(f"run.resume: {folder} holds no run; name the folder of an unfinished one")
     stored = stored_config(folder, [])
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    others = [word for word in words if not word.startswith("run.resume=")]
+    free = [word for word in words if word.lstrip("+").split("=")[0] in NOT_HASHED]
+    others = [word for word in words if word not in free]
     if others and config_hash(plain(config)) != config_hash(plain(stored)):
         raise ValueError(
             f"run.resume goes on with the configuration in {folder}, but {' '.join(others)} asks "
             "for another; leave these words out, or start a new run without run.resume"
         )
+    OmegaConf.set_struct(stored, False)
+    stored.merge_with(OmegaConf.from_dotlist([word.lstrip("+") for word in free]))
     stored.run.folder, stored.run.repeat, stored.run.resume = str(folder), False, None
     return stored
-
-
-def _fresh(folder: Path) -> Path:
-    """The first of FOLDER, FOLDER-r2, FOLDER-r3, ... that holds no finished run."""
-    number, candidate = 1, folder
-    while (candidate / "result.json").exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-r{number}")
-    return candidate
 
 
 def summary(folder: Path) -> str:
@@ -295,8 +318,9 @@ def main(config: DictConfig) -> float | None:
         return carry_out(config, plan)
     with plain_errors():
         folder = train(config)
-        print(summary(folder))
-        print(f"record: {folder}")
+        if first_process():
+            print(summary(folder))
+            print(f"record: {folder}")
 
 
 if __name__ == "__main__":

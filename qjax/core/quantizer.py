@@ -120,6 +120,16 @@ class Quantizer(abc.ABC):
         (term,) = _compiled_codes(self, dict(p), jnp.zeros((1,), jnp.float32))
         return Grid(float(term.scale), float(term.zero_point), int(term.low), int(term.high))
 
+    @property
+    def label(self) -> str:
+        """Its name in layer tables."""
+        return type(self).__name__
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Citation keys, more than one where a quantizer is put around another."""
+        return (self.reference,)
+
     def stripped(self) -> Self:
         """This quantizer without its traced hyper-parameters, which live in the numbers from now
         on.

@@ -28,11 +28,13 @@ from jaxtyping import Array, Int, Int32
 
 from qjax.core.affine import Affine, Policy
 from qjax.core.rescale import q31_even
-from qjax.core.runtimes import f32_even, f32_zp_even, gemmlowp, q31, shift
+from qjax.core.runtimes import f32_even, f32_zp_even, gemmlowp, q31
+from qjax.core.shift_policy import shift
 from qjax.core.thresholds import thresholds
 
 __all__ = [
     "POLICIES",
+    "WIDEST",
     "Affine",
     "Policy",
     "f32_even",
@@ -62,6 +64,13 @@ def shift_after_image(
         return q31_even(terms, affine)
     return shift(terms, affine)
 
+
+WIDEST: Mapping[Policy, int] = MappingProxyType(
+    {gemmlowp: 127, q31: 127, f32_even: 64, f32_zp_even: 64}
+)
+"""Policies whose bias is a whole number of the accumulator's units: the magnitude up to which
+weight codes are worth doubling, so that the unit is finer. 64 where CPUs without VNNI add pairs of
+u8 x s8 products in 16 bits."""
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {

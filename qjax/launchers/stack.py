@@ -14,11 +14,12 @@ import io
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from qjax.training.console import Stream
 from qjax.training.programs import Programs
 
 Step = Callable[..., tuple[Any, Any]]
@@ -164,9 +165,9 @@ class Router(io.TextIOBase):
         rest: for threads without one.
     """
 
-    def __init__(self, rest: TextIO):
+    def __init__(self, rest: Stream):
         self._rest = rest
-        self._files: dict[int, TextIO] = {}
+        self._files: dict[int, Stream] = {}
 
     def write(self, text: str, /) -> int:
         """Write where the calling thread's text belongs."""

@@ -24,10 +24,13 @@ class Layer(nnx.Module):
         kind: the word that a rule's `kind` field names: conv, dense, norm, act, add, concat, pool,
             shape.
         slots: names of the slots it has.
+        pending: whether its integer result waits for a rounding (sums, joins), unlike codes that
+            are only chosen or moved.
     """
 
     kind: ClassVar[str]
     slots: ClassVar[tuple[str, ...]]
+    pending: ClassVar[bool] = True
 
     def bind_float_slots(self) -> None:
         """Start with every slot in float."""
@@ -69,10 +72,11 @@ def landing(
     before: Callable[[Array], Array] = lambda x: x,
     floor: float = float("-inf"),
     ceiling: float = float("inf"),
+    slope: float = 1.0,
 ) -> Requantize | Encode | None:
     """The integer twin of a slot for input `x`: None when the slot is float."""
     if not isinstance(slot, Slot):
         return None
     if isinstance(x, Codes):
-        return Requantize(slot.grid(), policy, floor, ceiling)
+        return Requantize(slot.grid(), policy, floor, ceiling, slope)
     return Encode(slot, before)

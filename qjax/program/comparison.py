@@ -6,17 +6,20 @@ program and the runtime are compared by the class they choose.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from qjax.program.litert import Reference
+from qjax.program import litert, tflite, tflite_file
+from qjax.program.imported import Import
+from qjax.program.onnx import file as onnx_file
+from qjax.program.onnx import read as onnx_read
+from qjax.program.onnx import reference as onnxruntime
 from qjax.program.program import Program
 from qjax.program.run import run
 from qjax.program.tensor import Tensor, code_range
-from qjax.program.tflite import Import, translate
-from qjax.program.tflite_file import read_file
 
 _BATCH = 20
 
@@ -76,6 +79,10 @@ class Comparison:
         }
 
 
+class RuntimeUnfit(RuntimeError):
+    """The runtime cannot be a reference on this machine; the message says why."""
+
+
 def compare_tflite(path: str | Path, samples: int, inputs: Samples) -> Comparison:
     """Run every operator of a .tflite file on LiteRT's own tensors and count differing codes.
 
@@ -88,19 +95,57 @@ def compare_tflite(path: str | Path, samples: int, inputs: Samples) -> Compariso
         FileNotFoundError, ValueError, ImportError: as `read_tflite`, but for operators that are
             not supported: these are listed and the others compared.
     """
-    imported = translate(read_file(path))
-    reference = Reference(path)
+    imported = tflite.translate(tflite_file.read_file(path))
+    reference = litert.Reference(path)
+    places = {tensor.name: place for place, tensor in enumerate(imported.file.tensors)}
+
+    def call(names: Sequence[str], batch: Sequence[np.ndarray]) -> Values:
+        found = reference.run(batch, [places[name] for name in names])
+        return {name: found[places[name]] for name in names}
+
+    return _compare(imported, lambda names: partial(call, names), samples, inputs)
+
+
+def compare_onnx(path: str | Path, samples: int, inputs: Samples) -> Comparison:
+    """Run every operator of an ONNX file on onnxruntime's own tensors and count differing codes.
+
+    Args and errors as `compare_tflite`, and
+
+    Raises:
+        RuntimeUnfit: onnxruntime's sums saturate on this processor.
+    """
+    imported = onnx_read.translate(onnx_file.read_file(path))
+    reason = onnxruntime.why_not(imported, onnxruntime.cpu_flags())
+    if reason:
+        raise RuntimeUnfit(reason)
+    return _compare(
+        imported,
+        lambda names: onnxruntime.Reference(imported, names).run,
+        samples,
+        inputs,
+    )
+
+
+type Runtime = Callable[[Sequence[np.ndarray]], Values]
+"""Samples of each input -> the tensors that were asked for."""
+
+
+def _compare(
+    imported: Import, runtime: Callable[[Sequence[str]], Runtime], samples: int, inputs: Samples
+) -> Comparison:
     singles = [_Single(program) for program in imported.singles]
     whole = None if imported.unsupported else _Whole(imported.program())
     result = Comparison([single.result for single in singles], imported.unsupported)
     if not singles:
         return result
     given = _inputs(imported)
-    needed = _numbers(imported, singles)
+    names = {name for single in singles for name in (*single.program.inputs, single.output)}
+    names -= {tensor.name for tensor in given}
+    last = [] if whole is None else imported.outputs[:1]
+    call = runtime(sorted(names | set(last)))
     for start in range(0, samples, _BATCH):
         batch = inputs(given, start, min(_BATCH, samples - start))
-        tensors = reference.run(batch, list(needed.values()))
-        values = {name: tensors[number] for name, number in needed.items()}
+        values = dict(call(batch))
         values |= {tensor.name: data for tensor, data in zip(given, batch, strict=True)}
         for single in singles:
             single.add(values)
@@ -119,13 +164,6 @@ def _inputs(imported: Import) -> list[Tensor]:
     if missing:
         raise ValueError(f"input {missing[0]!r} feeds no operator that is supported")
     return [known[name] for name in imported.inputs]
-
-
-def _numbers(imported: Import, singles: Sequence["_Single"]) -> dict[str, int]:
-    """The tensors to keep: what the operators read and compute, by name."""
-    numbers = {tensor.name: place for place, tensor in enumerate(imported.file.tensors)}
-    names = {name for single in singles for name in (*single.program.inputs, single.output)}
-    return {name: numbers[name] for name in sorted(names | set(imported.outputs))}
 
 
 class _Batched:
@@ -218,7 +256,7 @@ def image_inputs(images: np.ndarray) -> Samples:
     def samples(inputs: Sequence[Tensor], start: int, count: int) -> list[np.ndarray]:
         (tensor,) = inputs
         pixels = images[start : start + count, None]
-        if pixels.shape[1:] != tensor.shape:
+        if pixels.shape[2:] != tensor.shape[1:] or tensor.shape[0] not in (1, None):
             raise ValueError(
                 f"images of shape {images.shape[1:]} do not fit {tensor} of shape {tensor.shape}"
             )

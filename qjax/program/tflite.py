@@ -9,75 +9,16 @@ that compute the shape a reshape is given, which the file states anyway) are lef
 """
 
 import struct
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from qjax.program.base import Operator
+from qjax.program.imported import Import, Translated, UnsupportedError, alone
 from qjax.program.program import Program
-from qjax.program.tensor import Shape, Tensor
 from qjax.program.tflite_file import File, FileOperator, read_file
 from qjax.program.tflite_operators import OPERATORS, Graph, Unsupported
 
+__all__ = ["Import", "UnsupportedError", "read_tflite", "translate"]
+
 POLICY = "gemmlowp"
-
-
-class UnsupportedError(ValueError):
-    """A file holds an operator, a version or a tensor that a program cannot hold."""
-
-
-class Translated(NamedTuple):
-    """One operator of a file.
-
-    Attributes:
-        source: as in the file.
-        program: of this operator alone; None where there is none for it.
-        problem: why there is none, naming operator, version and tensor; empty where there is one.
-    """
-
-    source: FileOperator
-    program: Program | None
-    problem: str = ""
-
-
-class Import(NamedTuple):
-    """A file's live operators in order, translated as far as possible.
-
-    Attributes:
-        file: what was read.
-        steps: its operators.
-        inputs, outputs: tensor names.
-        tensors: all that the translated operators use, in the file's shapes.
-    """
-
-    file: File
-    steps: tuple[Translated, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    tensors: tuple[Tensor, ...]
-
-    @property
-    def unsupported(self) -> tuple[str, ...]:
-        """What stands in the way of a program, one line an operator."""
-        return tuple(step.problem for step in self.steps if step.problem)
-
-    def program(self) -> Program:
-        """The whole.
-
-        Raises:
-            UnsupportedError: naming the first operator that has no translation.
-        """
-        if self.unsupported:
-            more = len(self.unsupported) - 1
-            also = f" (and {more} more)" if more else ""
-            raise UnsupportedError(f"{self.unsupported[0]}{also}")
-        operators = [operator for program in self.singles for operator in program.operators]
-        return assemble(self.inputs, self.outputs, self.tensors, operators)
-
-    @property
-    def singles(self) -> list[Program]:
-        """A program of one operator for each that has a translation."""
-        return [step.program for step in self.steps if step.program is not None]
 
 
 def read_tflite(path: str | Path) -> Program:
@@ -106,7 +47,7 @@ def translate(file: File) -> Import:
     inputs, outputs = (
         tuple(file.tensors[number].name for number in ends) for ends in (file.inputs, file.outputs)
     )
-    return Import(file, steps, inputs, outputs, graph.all())
+    return Import(file, steps, inputs, outputs, graph.all(), POLICY)
 
 
 def _translated(graph: Graph, source: FileOperator) -> Translated:
@@ -120,9 +61,7 @@ def _translated(graph: Graph, source: FileOperator) -> Translated:
         if len(source.outputs) != 1:
             raise Unsupported("it has several outputs")
         operator = convert(graph, source)
-        tensors = graph.used()
-        given = [t.name for t in tensors if t.data is None and t.name != operator.output]
-        return Translated(source, assemble(given, [operator.output], tensors, [operator]))
+        return Translated(source, alone(operator, graph.used(), POLICY))
     except (ValueError, struct.error) as error:
         outputs = [graph.file.tensors[i].name for i in source.outputs if i >= 0]
         where = f"operator {source.code} version {source.version}, output tensor"
@@ -139,27 +78,3 @@ def _live(file: File) -> list[FileOperator]:
             live.append(operator)
             needed.update(operator.inputs[:1] if operator.code == "RESHAPE" else operator.inputs)
     return live[::-1]
-
-
-def assemble(
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    tensors: Sequence[Tensor],
-    operators: Sequence[Operator],
-) -> Program:
-    """A program, at any batch where its first axes allow that."""
-    parts = (tuple(inputs), tuple(outputs))
-    activations = [tensor for tensor in tensors if tensor.data is None]
-    if all(tensor.shape[:1] == (1,) for tensor in activations):
-        free = [tensor if tensor.data is not None else _batched(tensor) for tensor in tensors]
-        try:
-            return Program(*parts, tuple(free), tuple(operators), POLICY)
-        except ValueError:
-            # Some operator mixes the first axis with others: it is no batch.
-            pass
-    return Program(*parts, tuple(tensors), tuple(operators), POLICY)
-
-
-def _batched(tensor: Tensor) -> Tensor:
-    shape: Shape = (None, *tensor.shape[1:])
-    return Tensor(tensor.name, shape, tensor.dtype, tensor.quantization, tensor.low, tensor.high)

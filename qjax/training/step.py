@@ -32,12 +32,19 @@ class Batch:
     Attributes:
         images: the whole split, uint8 (N, h, w, c).
         labels: int32 (N,).
-        index: int32 (n,), the batch; of a call that takes many steps (steps, n).
+        index: int32 (n,), the batch; of a call that takes many steps (steps, n). None where images
+            and labels are the batch.
     """
 
     images: UInt8[Array, "N h w c"]
     labels: Int[Array, " N"]
-    index: Int[Array, "*steps n"]
+    index: Int[Array, "*steps n"] | None
+
+    def chosen(self) -> tuple[Array, Array]:
+        """Images and labels of the batch."""
+        if self.index is None:
+            return self.images, self.labels
+        return self.images[self.index], self.labels[self.index]
 
 
 jax.tree_util.register_dataclass(Batch, data_fields=["images", "labels", "index"], meta_fields=[])
@@ -101,8 +108,8 @@ def make_step(
         crop, before, after = jax.random.split(key, 3)
         terms = jax.random.fold_in(key, 3)
         progress = (state.step + 1) / settings.total_steps
-        x = pixels.normalise(augment(batch.images[batch.index], crop))
-        y = batch.labels[batch.index]
+        images, y = batch.chosen()
+        x = pixels.normalise(augment(images, crop))
         (_, (value, rest, correct)), gradients = jax.value_and_grad(forward, has_aux=True)(
             state.trainable, state, x, y, terms, progress
         )

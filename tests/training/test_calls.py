@@ -106,7 +106,9 @@ def test_a_failure_within_a_call_stops_where_single_steps_stop():
 def test_a_failure_keeps_its_step(at: int):
     made = loop(run_in_calls(4, step=StepSettings()))
     assert isinstance(made.feed, Resident)
-    labels = made.feed.labels.at[made.batch(0, at).index[0]].set(-1)
+    index = made.batch(0, at).index
+    assert index is not None
+    labels = made.feed.labels.at[index[0]].set(-1)
     # A label that is no class makes the loss NaN in the one step that meets it.
     made.feed.labels = jnp.where(labels < 0, jnp.int32(2**30), labels)
     with pytest.raises(NonFiniteError, match=f"at step {at} "):

@@ -11,6 +11,7 @@ from qjax.core.host import HostArray
 from qjax.core.requantize import policy
 from qjax.program.arithmetic import TFLITE, centred, centred_bounds, multiplier, rescale
 from qjax.program.base import Operator, Site, require_dtype, require_whole
+from qjax.program.onnx.rules import BYTES, requantize_table
 from qjax.program.tensor import DTYPES, Shape
 
 
@@ -71,8 +72,9 @@ class Requantize(Operator):
     """Codes or sums onto the output's grid: clip(round(sum_i scales[i] * x_i + offset), low, high).
 
     Without `scales` it has one input, and the numbers are those of the tensors' own scales and zero
-    points. With them they are the integer network's own: several terms that meet on one grid, batch
-    normalization folded in, a bias in `offset`.
+    points (bytes under `f32_even`: see `onnx/rules.py`). With them they are the integer
+    network's own: several terms that meet on one grid, batch normalization folded in, a bias in
+    `offset`.
 
     Attributes:
         scales: per input, output steps per integer, () or (c,) along the last axis.
@@ -142,6 +144,9 @@ class Requantize(Operator):
             codes = policy(self.rule or site.policy)(values, self.affine(site))
             return codes.astype(DTYPES[site.output.dtype])
         (x,), output = site.inputs, site.output
+        if site.policy == "f32_even" and x.dtype in BYTES and output.dtype in BYTES:
+            table = jnp.asarray(requantize_table(x, output))
+            return table[values[0].astype(jnp.uint8).astype(jnp.int32)]
         scale = multiplier(site.policy, x.units.step, 1.0, output.units.step, per_tensor=False)
         return rescale(site.policy, centred(values[0], x), scale, centred_bounds(x), output)
 

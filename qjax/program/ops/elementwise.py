@@ -7,6 +7,7 @@ under `gemmlowp` and `q31` follow TFLite's kernels: with t = 2 max(S_1, S_2),
     y = scale_down(a +- b, t / (2**20 S_y)) + Z_y
 
 (a left shift of 15 for int16), where `scale_down` multiplies by a fixed-point number and rounds.
+The sum of bytes under `f32_even` is onnxruntime's QLinearAdd (`onnx/rules.py`).
 """
 
 import dataclasses
@@ -34,6 +35,7 @@ from qjax.program.arithmetic import (
     rescale,
 )
 from qjax.program.base import Operator, Site, require_dtype, require_same_units
+from qjax.program.onnx.rules import BYTES, sum_table
 from qjax.program.tensor import DTYPES, Shape, Tensor
 
 _CODES = ("int8", "uint8", "int16")
@@ -120,6 +122,11 @@ def _sum(site: Site, values: tuple[Array, ...], sign: int) -> Array:
     left, right = _aligned(site, *values)
     if site.policy in TFLITE:
         return _tflite_sum(site, left, right, sign)
+    if site.policy == "f32_even" and sign == 1 and site.output.dtype in BYTES:
+        one, other = site.inputs
+        table = jnp.asarray(sum_table(one, other, site.output).reshape(-1))
+        rows, columns = (value.astype(jnp.uint8).astype(jnp.int32) for value in (left, right))
+        return table[256 * rows + columns]
     scales = [
         multiplier(site.policy, t.units.step, 1.0, site.output.units.step, per_tensor=True)
         for t in site.inputs
@@ -138,7 +145,7 @@ def _sum(site: Site, values: tuple[Array, ...], sign: int) -> Array:
         zero_point=zero,
         zeros=zeros,
     )
-    terms = jnp.broadcast_arrays(left, right)
+    terms = [term.astype(jnp.int32) for term in jnp.broadcast_arrays(left, right)]
     return policy(site.policy)(terms, affine).astype(DTYPES[site.output.dtype])
 
 
@@ -166,8 +173,18 @@ class Mul(Operator):
 
     def infer(self, site: Site) -> Shape:
         """The broadcast shape."""
-        _check(site)
-        require_int32(str(site.output), self._bounds(site))
+        bounds = require_int32(str(site.output), self._bounds(site))
+        if site.output.dtype != "int32":
+            _check(site)
+            return broadcast_shape(*site.inputs)
+        for tensor in site.inputs:
+            require_dtype(tensor, "int8", "uint8")
+        low, high = site.output.range
+        if not low <= bounds[0] <= bounds[1] <= high or site.output.units.zero:
+            raise ValueError(
+                f"{site.output} must have zero point 0 and declare the range {bounds}, got "
+                f"{(low, high)}"
+            )
         return broadcast_shape(*site.inputs)
 
     def compute(self, site: Site, *values: Array) -> Array:
@@ -176,6 +193,8 @@ class Mul(Operator):
             centred(value, tensor)
             for value, tensor in zip(_aligned(site, *values), site.inputs, strict=True)
         )
+        if site.output.dtype == "int32":
+            return left * right
         steps = [tensor.units.step for tensor in (*site.inputs, site.output)]
         if site.policy in (*TFLITE, *FLOAT32):
             # TFLite's kernel, too, computes this one in float32 throughout.

@@ -22,6 +22,7 @@ from qjax.program.arithmetic import (
     rescale,
 )
 from qjax.program.base import Operator, Site, require_dtype, require_whole
+from qjax.program.onnx.rules import mean_scale
 from qjax.program.tensor import MAX_RANK, Shape
 
 
@@ -95,8 +96,10 @@ class Mean(_Reduction):
         total = self.total(values[0]) - n * tensor.units.zero
         scales = tensor.units.step, site.output.units.step
         if site.policy not in TFLITE:
-            scale = multiplier(site.policy, scales[0], 1.0, scales[1], per_tensor=False)
-            return rescale(site.policy, total, scale / n, self._bounds(site), site.output)
+            scale = multiplier(site.policy, scales[0], 1.0, scales[1], per_tensor=False) / n
+            if site.policy == "f32_even":
+                scale = mean_scale(tensor, site.output, n)
+            return rescale(site.policy, total, scale, self._bounds(site), site.output)
         q31, shift = (int(number) for number in quantize_multiplier(scales[0] / scales[1]))
         k = min(n.bit_length() - 1, 32, 31 + shift)
         scale_down = (

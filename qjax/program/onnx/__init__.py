@@ -1,0 +1,1 @@
+"""ONNX files of quantized operators: written, read, run by onnxruntime."""
