@@ -64,13 +64,16 @@ class OneRecipePage:
         panels = []
         for setting in self.settings:
             series: dict[str, list[tuple]] = {}
-            for (method, _), group in self._cells(groups, setting).items():
+            cells = self._cells(groups, setting)
+            for (method, _), group in cells.items():
                 found = group.headline()
                 if found is not None:
                     series.setdefault(method, []).append((group.bits, found.mean, found.std))
             if series:
                 lines = (Series(m, m, False, tuple(points)) for m, points in series.items())
-                panels.append(Panel(f"{setting['data']}, {setting['model']}", tuple(lines)))
+                level = float_reference(next(iter(cells.values())), groups)
+                title = f"{setting['data']}, {setting['model']}"
+                panels.append(Panel(title, tuple(lines), level.mean if level else None))
         return panels
 
     def _cells(self, groups: Sequence[Group], setting: dict[str, Any]) -> Cells:
