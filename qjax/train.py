@@ -27,6 +27,7 @@ from qjax.record import config_hash, read
 from qjax.target import Target, check_words
 from qjax.training.checkpoint import CheckpointError
 from qjax.training.events import EventsError
+from qjax.training.feed import Images
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.loop import NonFiniteError
 from qjax.training.planned import Planned
@@ -75,11 +76,7 @@ def build(config: DictConfig) -> RunSpec:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
     target: Target | None = instantiate(config.get("target"), _convert_="all")
-    data = instantiate(config.data)
-    if target is not None and target.pixels is not None:
-        data = target.pixels(data)
-    elif "pixels" in config:
-        data = instantiate(config.pixels)(data)
+    data = _data(config, target)
     arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,
@@ -117,6 +114,13 @@ def build(config: DictConfig) -> RunSpec:
         target=target,
         load_teacher=load_teacher,
     )
+
+
+def _data(config: DictConfig, target: Target | None) -> Images:
+    data = instantiate(config.data)
+    if target is not None and target.pixels is not None:
+        return target.pixels(data)
+    return instantiate(config.pixels)(data) if "pixels" in config else data
 
 
 def load_teacher(folder: str) -> nnx.Module:
