@@ -2,7 +2,7 @@
 
 Li, Zhang, Liu. arXiv 1605.04711 (2016). Released code: fengfu-chris/caffe-twns.
 
-    Delta = 0.7 mean|w|                                  (the approximation of the optimal threshold)
+    Delta = 0.7 mean|w|                         (the paper's approximation of the best threshold)
     t     = 1 for w > Delta, -1 for w < -Delta, else 0
     alpha = mean of |w| over |w| > Delta
     w_q   = alpha t,    backward dw = g
