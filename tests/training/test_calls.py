@@ -172,8 +172,8 @@ def test_calls_of_one_length_share_a_program():
             run.loop_settings(0),
             programs=programs,
         )
-    # One step, a call of four, a call of seven, and the evaluator.
-    assert programs.made == 4
+    # One step, a call of four, a call of seven, the evaluator, and the data.
+    assert programs.made == 5
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "many"])
