@@ -116,7 +116,9 @@ def main(arguments: Sequence[str]) -> int:
         if unknown:
             raise ValueError(f"format must be among {', '.join(FORMATS)}, got {unknown[0]!r}")
         folder = Path(options["folder"])
-        counts = [whole(options, key, usual, 0) for key, usual in (("images", 200), ("compare", 20))]
+        counts = [
+            whole(options, key, usual, 0) for key, usual in (("images", 200), ("compare", 20))
+        ]
         fill = flag(options, "calibrate", False)
         trained = Trained(folder)
         return trained.export(names, Path(options.get("out", folder)), counts, fill)
