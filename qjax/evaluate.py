@@ -12,9 +12,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from qjax.launchers.errors import plain_errors
 from qjax.record import read
 from qjax.target import check_words
-from qjax.train import build, plain_errors
+from qjax.train import build
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.run import trained_model
 

@@ -200,7 +200,7 @@ def loops(options: argparse.Namespace, count: int, programs: Programs) -> list[P
 def trained(loop: PhaseLoop, calls: int) -> None:
     """Let a member train on from where it stands, and wait for the device."""
     first = loop.steps_done
-    for batch in loop._calls(first, first + calls * loop.steps_per_call):
+    for batch in loop.calls(first, first + calls * loop.steps_per_call):
         loop.state, _ = loop.call(loop.state, batch)
     jax.block_until_ready(loop.state)
 

@@ -33,13 +33,13 @@ def stacked(step: Step, members: int) -> Callable[[Sequence[tuple]], Sequence[tu
     """
 
     def together(structure: Any, keys: list, states: list, batches: list, common: dict):
-        keys, states, batches = (jax.tree.map(_stack, *part) for part in (keys, states, batches))
+        stacks: Any = [jax.tree.map(_stack, *part) for part in (keys, states, batches)]
 
         def member(key: Any, state: Any, own: dict) -> tuple[Any, Any]:
             leaves = [leaf for _, leaf in sorted((own | common).items())]
             return step(key, state, jax.tree.unflatten(structure, leaves))
 
-        found = jax.vmap(member)(keys, states, batches)
+        found = jax.vmap(member)(*stacks)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(members)]
 
     compiled = jax.jit(together, static_argnums=0, donate_argnums=2)

@@ -319,5 +319,5 @@ def test_the_update_without_one_of_its_tricks() -> None:
     for scaled, steps in ((True, [1, 0]), (False, [115, 51])):
         rule = WageSgd(1.0, Constant(), scaled=scaled, **fields)
         optimizer = rule.build(10, 10, {"kernel": "weight"})
-        moved = optimizer.update(g, optimizer.init(w), w)[0]["kernel"]
-        np.testing.assert_array_equal(moved, -sigma * np.array(steps))
+        moved: Any = optimizer.update(g, optimizer.init(w), w)[0]
+        np.testing.assert_array_equal(moved["kernel"], -sigma * np.array(steps))
