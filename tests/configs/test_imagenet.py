@@ -66,7 +66,10 @@ def test_a_row_composes_with_the_papers_numbers(name: str, folder: Path) -> None
     steps = STEPS_OF_IMAGENET // config.batch_size
     assert isinstance(optimizer, Adam if "alexnet" in name else Sgd)
     rate = optimizer.schedule.build(phase.epochs * steps, steps_per_epoch=steps)
-    found = [optimizer.learning_rate * float(rate(epoch * steps)) for epoch in range(phase.epochs)]
+    found = [
+        optimizer.learning_rate * float(np.asarray(rate(epoch * steps)))
+        for epoch in range(phase.epochs)
+    ]
     changes = [epoch for epoch in range(1, phase.epochs) if found[epoch] != found[epoch - 1]]
     batch, epochs, rates, at = {
         "dorefa_w1a2g6_alexnet": (256, 90, [2e-4, 4e-5, 8e-6], [60, 75]),
