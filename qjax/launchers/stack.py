@@ -32,36 +32,41 @@ def stacked(step: Step, members: int) -> Callable[[Sequence[tuple]], Sequence[tu
         members: how many.
     """
 
-    def together(structure: Any, keys: list, states: list, batches: list, common: dict):
-        stacks: Any = [jax.tree.map(_stack, *part) for part in (keys, states, batches)]
+    results: dict[Any, Any] = {}
 
-        def member(key: Any, state: Any, own: dict) -> tuple[Any, Any]:
-            leaves = [leaf for _, leaf in sorted((own | common).items())]
-            return step(key, state, jax.tree.unflatten(structure, leaves))
+    # Leaves, not trees: those of several members together are no valid state.
+    def together(structures: tuple, states: list, own: list, common: dict) -> list[list]:
+        def member(state: list, own: dict) -> list:
+            rest = [leaf for _, leaf in sorted((own | common).items())]
+            state, (key, batch) = map(jax.tree.unflatten, structures, (state, rest))
+            leaves, results[structures] = jax.tree.flatten(step(key, state, batch))
+            return leaves
 
-        found = jax.vmap(member)(*stacks)
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(members)]
+        stack = [jax.tree.map(_stack, *part) for part in (states, own)]
+        found = jax.vmap(member)(*stack)
+        return [[leaf[place] for leaf in found] for place in range(members)]
 
-    compiled = jax.jit(together, static_argnums=0, donate_argnums=2)
+    compiled = jax.jit(together, static_argnums=0, donate_argnums=1)
     shared: set[int] = set()
 
     def call(arguments: Sequence[tuple]) -> Sequence[tuple]:
         # Places of members that are done are filled, so that the program stays the same; the step
         # takes the states' buffers, so each place needs its own.
-        spare = [
-            (key, jax.tree.map(jnp.copy, state), batch)
-            for key, state, batch in [arguments[0]] * (members - len(arguments))
-        ]
-        keys, states, batches = zip(*arguments, *spare, strict=True)
-        leaves = [dict(enumerate(jax.tree.leaves(batch))) for batch in batches]
+        key, state, batch = arguments[0]
+        structures = jax.tree.structure(state), jax.tree.structure((key, batch))
+        missing = members - len(arguments)
+        states = [jax.tree.leaves(one) for _, one, _ in arguments]
+        states += [[jnp.copy(leaf) for leaf in states[0]] for _ in range(missing)]
+        rest = [dict(enumerate(jax.tree.leaves((key, batch)))) for key, _, batch in arguments]
+        rest += rest[:1] * missing
         # What was shared once stays so: the last member shares everything with its copies.
-        if not shared or not shared <= _same(leaves):
+        if not shared or not shared <= _same(rest):
             shared.clear()
-            shared.update(_same(leaves))
-        common = {place: leaves[0][place] for place in shared}
-        own = [{place: one[place] for place in one.keys() - shared} for one in leaves]
-        structure = jax.tree.structure(batches[0])
-        return compiled(structure, list(keys), list(states), own, common)[: len(arguments)]
+            shared.update(_same(rest))
+        common = {place: rest[0][place] for place in shared}
+        own = [{place: one[place] for place in one.keys() - shared} for one in rest]
+        found = compiled(structures, states, own, common)[: len(arguments)]
+        return [jax.tree.unflatten(results[structures], leaves) for leaves in found]
 
     return call
 

@@ -52,8 +52,8 @@ def asked(folder: Path, route: str, request: dict[str, Any]) -> dict[str, Any]:
     context = TBContext(
         data_provider=MultiplexerDataProvider(found, str(folder)), logdir=str(folder)
     )
-    application: Any = HParamsPlugin(context).get_plugin_apps()[route]
-    answer = Client(application).post(json=request)
+    routes: dict[str, Any] = HParamsPlugin(context).get_plugin_apps()
+    answer = Client(routes[route]).post(json=request)
     assert answer.status_code == 200, answer.text
     return json.loads(answer.text)
 
