@@ -15,10 +15,12 @@ from functools import partial
 
 import numpy as np
 
+from qjax.core.affine import HostNumber
 from qjax.core.host import HostArray
-from qjax.core.windows import Pair, explicit
+from qjax.core.windows import Pair
 from qjax.program import ops
 from qjax.program.base import Operator, Site
+from qjax.program.lowering import padding
 from qjax.program.lowering.draft import Draft, Value, refuse
 from qjax.program.lowering.fuse import Grid, fuse
 from qjax.program.ops import weights
@@ -40,14 +42,20 @@ class Landing:
 
     codes: Tensor
     grid: Grid
-    scale: np.ndarray
-    rest: np.ndarray
+    scale: HostNumber
+    rest: HostNumber
 
     def named(self, name: str, shape: Shape) -> "Landing":
         """The same for another tensor."""
         units = Quantization(HostArray(self.codes.units.step), HostArray(self.codes.units.zero))
         ends = self.codes.range
         return dataclasses.replace(self, codes=Tensor(name, shape, self.codes.dtype, units, *ends))
+
+    def channels(self, part: slice) -> "Landing":
+        """The same for some of the channels."""
+        scale, rest = (np.asarray(number) for number in (self.scale, self.rest))
+        parts = [number[part] if number.ndim else number for number in (scale, rest)]
+        return dataclasses.replace(self, scale=parts[0], rest=parts[1])
 
     def of(self, source: Value, count: int = 1) -> "Landing":
         """With `rest` for a sum of `count` codes from their real zero, not from code zero."""
@@ -90,7 +98,7 @@ class Lander:
                 return self._linear(operator, site, landing)
             case ops.MaxPool():
                 inner = self._inner(operator, site, landing)
-                return self.move(operator, site, inner, landing.codes)
+                return self.move(operator, inner, landing.codes)
             case ops.Reshape():
                 return self._reshape(operator, site, landing)
             case ops.Concat():
@@ -99,15 +107,15 @@ class Lander:
                 return self._mean(operator, site, landing)
         raise refuse(source, f"a {operator.kind} of int32 sums", self.container)
 
-    def move(self, operator: Operator, site: Site, source: Value, codes: Tensor) -> Value:
+    def move(self, operator: Operator, source: Value, codes: Tensor) -> Value:
         """Write an operator that moves codes as they are."""
         grid = source.grid
         units = source.tensor.quantization
         ends = self.container.range
         output = Tensor(codes.name, codes.shape, source.tensor.dtype, units, *ends)
         operator = dataclasses.replace(operator, inputs=(source.tensor.name,), output=output.name)
-        if isinstance(operator, ops.MaxPool) and not self.container.explicit_padding:
-            operator = self._padded(operator, site, source, ends[0])
+        if isinstance(operator, ops.MaxPool):
+            operator = padding.maximum(self.draft, operator, source)
         self.draft.add(operator, output)
         # What is padded is real zero, which the codes need not reach.
         ends = min(grid.low, grid.zero), max(grid.high, grid.zero)
@@ -132,15 +140,14 @@ class Lander:
                 values = values[0]
             parts.append(values)
         inner = dataclasses.replace(landing, scale=parts[0], rest=parts[1])
-        return self.move(operator, site, self._inner(operator, site, inner), landing.codes)
+        return self.move(operator, self._inner(operator, site, inner), landing.codes)
 
     def _concat(self, operator: ops.Concat, site: Site, landing: Landing) -> Value:
         values, start = [], 0
         for place, (name, tensor) in enumerate(zip(operator.inputs, site.inputs, strict=True)):
             stop = start + (tensor.shape[-1] or 0)
-            part = [v[start:stop] if v.ndim else v for v in (landing.scale, landing.rest)]
             named = landing.named(f"{landing.codes.name}.part{place}", tensor.shape)
-            values.append(self.land(name, dataclasses.replace(named, scale=part[0], rest=part[1])))
+            values.append(self.land(name, named.channels(slice(start, stop))))
             start = stop
         return self.join(operator, values, landing.codes)
 
@@ -210,7 +217,7 @@ class Lander:
             window = (shape[1], shape[2])
             value = self._each_channel(source, whole, window, (1, 1))  # pyright: ignore
         reshape = ops.Reshape((value.tensor.name,), outer.name)
-        return self.move(reshape, site, value, outer)
+        return self.move(reshape, value, outer)
 
     def _each_channel(self, source: Value, landing: Landing, window: Pair, strides: Pair) -> Value:
         """Channel by channel, each with its own scale and bias: a depthwise convolution of ones."""
@@ -238,46 +245,14 @@ class Lander:
         if isinstance(operator, ops.Dense):
             make = partial(ops.Dense, scaling=self.container.dense_scaling)
         else:
-            make = self._convolution(operator, plan.kernel.shape[:2], source, landing.codes.name)
+            kernel = plan.kernel.shape[0], plan.kernel.shape[1]
+            name = landing.codes.name
+            given, made = padding.convolution(self.draft, operator, kernel, source, name)
+
+            def make(inputs: tuple[str, ...], output: str) -> Operator:
+                return dataclasses.replace(made, inputs=(given, *inputs[1:]), output=output)
+
         return self._weighted(plan.kernel.astype(np.int64), make, source, landing)
-
-    def _convolution(
-        self, operator: ops.Conv2D, kernel: tuple[int, ...], source: Value, name: str
-    ) -> Callable[..., Operator]:
-        def make(inputs: tuple[str, ...], output: str) -> Operator:
-            return dataclasses.replace(made, inputs=(given, *inputs[1:]), output=output)
-
-        given, made = source.tensor.name, operator
-        if not self.container.explicit_padding:
-            sides = source.tensor.shape[1:3]
-            rules = [
-                explicit(rule, sides, kernel, operator.strides, operator.dilation)  # pyright: ignore
-                for rule in ("SAME", "VALID")
-            ]
-            if operator.padding not in rules:
-                given = self._pad(f"{name}.padded", source, operator.padding, None)
-                made = dataclasses.replace(operator, padding=((0, 0), (0, 0)))
-        return make
-
-    def _padded(self, operator: ops.MaxPool, site: Site, source: Value, least: int) -> ops.MaxPool:
-        """A maximum whose padding is SAME or VALID."""
-        sides = site.inputs[0].shape[1:3]
-        rules = [
-            explicit(rule, sides, operator.window, operator.strides)  # pyright: ignore
-            for rule in ("SAME", "VALID")
-        ]
-        if operator.padding in rules:
-            return operator
-        given = self._pad(f"{operator.output}.padded", source, operator.padding, least)
-        return dataclasses.replace(operator, inputs=(given,), padding=((0, 0), (0, 0)))
-
-    def _pad(self, name: str, source: Value, padding: tuple, value: int | None) -> str:
-        widths = ((0, 0), *padding, (0, 0))
-        sizes = zip(source.tensor.shape, widths, strict=True)
-        shape = tuple(None if size is None else size + sum(width) for size, width in sizes)
-        output = self.draft.codes(name, shape, source.grid, *self.container.range)
-        self.draft.add(ops.Pad((source.tensor.name,), name, widths, value), output)
-        return name
 
     def _weighted(
         self, effective: np.ndarray, make: Callable[..., Operator], source: Value, landing: Landing

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, UInt8
 
+from qjax.core.affine import HostNumber
 from qjax.core.host import HostArray
 from qjax.program import ops
 from qjax.program.base import Operator, Site
@@ -115,7 +116,7 @@ class _Lowering:
             self._requantize(operator, site)
         elif isinstance(operator, _MOVES) and all(known):
             source = self.codes[operator.inputs[0]]
-            self.codes[name] = self.lander.move(operator, site, source, site.output)
+            self.codes[name] = self.lander.move(operator, source, site.output)
         elif isinstance(operator, ops.Concat) and all(known) and site.output.units.axis is None:
             self.codes[name] = self._concat(operator, site)
         elif isinstance(operator, ops.ArgMax):
@@ -143,17 +144,17 @@ class _Lowering:
         rest = affine.offset - affine.zero_point
         output = site.output
         if output.dtype == "int32":
-            self._logits(operator, site, np.asarray(rest))
+            self._logits(operator, site, rest)
             return
         grid = self.draft.place(output)
         sources = list(operator.inputs)
         if len(sources) == 1:
-            landing = Landing(output, grid, np.asarray(affine.scales[0]), np.asarray(rest))
+            landing = Landing(output, grid, affine.scales[0], rest)
             self.codes[output.name] = self.lander.land(sources[0], landing)
             return
-        self.codes[output.name] = self._add(operator, site, grid, np.asarray(rest))
+        self.codes[output.name] = self._add(operator, site, grid, rest)
 
-    def _add(self, operator: ops.Requantize, site: Site, grid: Grid, rest: np.ndarray) -> Value:
+    def _add(self, operator: ops.Requantize, site: Site, grid: Grid, rest: HostNumber) -> Value:
         name = site.output.name
         terms = list(zip(operator.inputs, (s.value for s in operator.scales), strict=True))
         waiting = [source for source, _ in terms if source not in self.codes]
@@ -181,7 +182,7 @@ class _Lowering:
         return self.draft.land(site.output, grid, make, fuses=True)
 
     def _covered(
-        self, source: str, name: str, scale: np.ndarray, rest: np.ndarray, step: float
+        self, source: str, name: str, scale: HostNumber, rest: HostNumber, step: float
     ) -> Value:
         """A sum on 8 bits that cover what was seen of it.
 
@@ -213,7 +214,7 @@ class _Lowering:
         ]
         return self.lander.join(operator, values, site.output)
 
-    def _logits(self, operator: ops.Requantize, site: Site, rest: np.ndarray) -> None:
+    def _logits(self, operator: ops.Requantize, site: Site, rest: HostNumber) -> None:
         """8-bit logits: those of the last layer's own quantizer, or a range that was given."""
         if len(operator.inputs) != 1:
             raise refuse(site.output.name, "logits that are a sum of terms", self.container)
