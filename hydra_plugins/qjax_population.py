@@ -18,26 +18,26 @@ class PopulationLauncher(Launcher):
     """Carries out the jobs of a sweep in one process, with shared compilations.
 
     Args:
-        plan: from a job's configuration to its run and folder, see `qjax.train.plan`.
+        plan: from a job's configuration, and what its run may share, to the run and its folder,
+            see `qjax.train.plan`.
     """
 
-    def __init__(self, plan: Callable[[DictConfig], Any]) -> None:
+    def __init__(self, plan: Callable[..., Any]) -> None:
         self.plan = plan
-        self.config: DictConfig | None = None
-        self.hydra_context: HydraContext | None = None
+        self.population: Any = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """What Hydra hands to every launcher; the task itself is `plan` here."""
+        from qjax.launchers.population import Population
+
         del task_function
-        self.hydra_context, self.config = hydra_context, config
+        self.population = Population(hydra_context, config, self.plan)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Carry out a batch of jobs; what each returned, in their order."""
-        from qjax.launchers.population import launch
-
-        assert self.hydra_context is not None and self.config is not None, "Hydra sets up first"
-        return launch(self.hydra_context, self.config, job_overrides, initial_job_idx, self.plan)
+        assert self.population is not None, "Hydra sets up first"
+        return self.population.launch(job_overrides, initial_job_idx)

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from qjax.core import hlo
+from qjax.core.exactness import use_exact_products
 from qjax.core.selfcheck import Check, checks
 from qjax.core.versions import check_versions
 
@@ -76,6 +77,7 @@ def main() -> int:
     except RuntimeError as error:
         print(f"refused: {error}")
         return 2
+    use_exact_products()
     for name, value in _environment().items():
         print(f"{name:<11} {value}")
     print(f"\n{'check':<44} {'result':<7} {'kernel':<22} {'ms':>8}")

@@ -52,6 +52,8 @@ _NOT_HASHED = (
     "run.resume",
     "run.check_every",
     "run.checkpoint_every",
+    "run.diagnose_every",
+    "run.steps_per_call",
     "run.tensorboard",
     "run.progress",
 )
@@ -175,10 +177,12 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, with `-dirty` where tracked files differ; None outside a checkout."""
+    """The checkout's commit, with `-dirty` where tracked files differ; outside a checkout what the
+    environment variable QJAX_COMMIT says (a copy on a cluster), else None.
+    """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("QJAX_COMMIT") or None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=30)

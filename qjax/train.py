@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from qjax.core.exactness import use_exact_products
 from qjax.core.requantize import policy
 from qjax.core.versions import check_versions
 from qjax.launchers.jobs import carry_out
@@ -30,6 +32,7 @@ from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.loop import NonFiniteError
 from qjax.training.planned import Planned
 from qjax.training.precision import Precision
+from qjax.training.programs import Programs
 from qjax.training.run import trained_model
 from qjax.training.spec import RunSpec, Settings
 from qjax.training.step import StepSettings
@@ -46,6 +49,7 @@ def plain_errors() -> Iterator[None]:
         check_versions()
     except RuntimeError as error:
         _fail(str(error))
+    use_exact_products()
     try:
         yield
     except InstantiationException as error:
@@ -67,14 +71,17 @@ def _fail(message: str) -> None:
     raise SystemExit(1)
 
 
-def build(config: DictConfig) -> RunSpec:
+def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
     """A run's values from its resolved configuration.
+
+    Args:
+        config: resolvable.
+        programs: where runs of the same data find it in memory; None to read it.
 
     Raises:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
-    data = instantiate(config.data)
-    data = instantiate(config.pixels)(data) if "pixels" in config else data
+    data = _data(config, Programs() if programs is None else programs)
     arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,
@@ -111,6 +118,17 @@ def build(config: DictConfig) -> RunSpec:
     )
 
 
+def _data(config: DictConfig, programs: Programs) -> Any:
+    parts = [config[part] for part in ("data", "pixels") if part in config]
+    chosen = json.dumps([OmegaConf.to_container(part, resolve=True) for part in parts])
+
+    def reading() -> Any:
+        data = instantiate(config.data)
+        return instantiate(config.pixels)(data) if "pixels" in config else data
+
+    return programs.get(("read", chosen), reading)
+
+
 def load_teacher(folder: str) -> nnx.Module:
     """The trained network of a run folder, as its configuration built it."""
     from qjax.evaluate import stored_config  # which imports this module
@@ -127,6 +145,8 @@ def _settings(config: DictConfig) -> Settings:
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
+        diagnose_every=run.get("diagnose_every", 1),
+        steps_per_call=run.get("steps_per_call", "auto"),
         tensorboard=run.tensorboard,
         progress=run.progress,
         step=StepSettings(
@@ -189,17 +209,19 @@ def train(config: DictConfig) -> Path:
     return planned.folder
 
 
-def plan(config: DictConfig) -> Planned:
+def plan(config: DictConfig, programs: Programs | None = None) -> Planned:
     """A configuration's run and the folder of its record; nothing is written yet.
+
+    `programs` holds what runs like it share: data, compiled functions; None for its own.
 
     Raises:
         ValueError: a field out of range, or a folder that cannot be used.
     """
     if config.run.resume:
         config = resumed(config)
-    spec = build(config)
+    spec = build(config, programs)
     folder = Path(config.run.folder or default_folder(config, spec))
-    return Planned(spec, _fresh(folder) if config.run.repeat else folder)
+    return Planned(spec, _fresh(folder) if config.run.repeat else folder, programs)
 
 
 def resumed(config: DictConfig) -> DictConfig:
@@ -268,6 +290,7 @@ def summary(folder: Path) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float | None:
     """Entry point; a job of a sweep returns its accuracy to the sweeper."""
+    use_exact_products()
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return carry_out(config, plan)
     with plain_errors():

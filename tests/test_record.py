@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import qjax.record
 from qjax.record import Record, config_hash, environment, read, read_metrics, versions
 
 CONFIG = {"experiment": "pact_w4a4", "w_bits": 4, "seed": 1, "run": {"folder": "runs/a"}}
@@ -247,6 +248,14 @@ def test_arrays_are_refused_with_the_remedy(tmp_path: Path) -> None:
 def test_what_the_machine_is() -> None:
     assert versions()["numpy"] == np.__version__
     assert environment()["cores"] >= 1
+
+
+def test_a_copy_without_history_is_told_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qjax.record, "__file__", str(tmp_path / "qjax" / "record.py"))
+    monkeypatch.setenv("QJAX_COMMIT", "0123abc")
+    assert Record.create(tmp_path / "run", CONFIG).finish(outcome()).commit == "0123abc"
 
 
 def test_records_need_no_jax() -> None:

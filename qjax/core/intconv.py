@@ -10,11 +10,13 @@ Inputs wider than a byte (int16, int32) are cut into bytes, x = sum_k 256**k * b
 a signed byte; 2 or 4 int8 accumulators then recombine, exact modulo 2**32.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int32, Integer
 
 from qjax.core import windows
+from qjax.core.exactness import require_exact_products
 from qjax.core.intforms import FORMS, LANE, Geometry, add, choose
 from qjax.core.windows import Padding, Pair
 
@@ -43,12 +45,14 @@ def conv_acc(
     Raises:
         TypeError: a dtype that has no exact form here.
         ValueError: channels that do not fit the groups, or a pad value outside the range.
+        RuntimeError: on a GPU whose inexact kernels are on, see `exactness`.
 
     >>> x, kernel = jnp.full((1, 2, 2, 1), -128, jnp.int8), jnp.full((2, 2, 1, 1), -128, jnp.int8)
     >>> conv_acc(x, kernel, padding=((1, 0), (0, 0)), pad_value=3)[0, :, 0, 0].tolist()
     [32000, 65536]
     """
     _check(x, kernel, groups, pad_value)
+    require_exact_products(platform or jax.default_backend())
     geometry = Geometry(strides, padding, groups, dilation, pad_value, platform)
     form = choose(x.shape, kernel.shape, geometry)
     # Without the barrier XLA fuses the producer, a requantization, into the gathering or padding
@@ -76,11 +80,13 @@ def dense_acc(x: Integer[Array, "n c"], weight: Integer[Array, "c o"]) -> Int32[
 
     Raises:
         TypeError: a dtype that has no exact form here.
+        RuntimeError: on a GPU whose inexact kernels are on, see `exactness`.
 
     >>> dense_acc(jnp.array([[1, -128]], jnp.int8), jnp.array([[3], [-128]], jnp.int8)).tolist()
     [[16387]]
     """
     _check_dtypes(x, weight)
+    require_exact_products(jax.default_backend())
     if x.dtype != jnp.int8:
         parts = [dense_acc(part, weight) for part in _signed_bytes(x)]
         return _join_bytes(parts, jnp.sum(weight, 0, dtype=jnp.int32))

@@ -29,7 +29,8 @@ int32 and in float32; the chosen form is starred):
 | 32 groups of 4, 28x28 | | | | grouped 24*, 0.73* | 74, 2.1 | 94, 4.0 |
 
 Accelerators take `patches`, `dot` and `shifted` only: cuDNN's integer convolution has no int32
-result, and its grouped form is wrong (xla issue 49123).
+result, and its grouped form is wrong (xla issue 49123). There the s8 dot is exact without XLA's
+Triton kernels only (`exactness.py`).
 """
 
 import functools

@@ -93,11 +93,26 @@ def _products() -> Iterator[Check]:
             return conv_acc(x, k, padding=padding, groups=groups)
 
         yield Check(name, run, arrays, _correlate(*arrays, groups))
+    yield _chain()
     real, matrix = (
         np.random.default_rng(s).normal(size=(96, 96)).astype(np.float32) for s in (4, 5)
     )
     product = real.astype(np.float64) @ matrix.astype(np.float64)
     yield Check("float32 dense, highest precision", dense, (real, matrix), product, tolerance=1e-6)
+
+
+def _chain() -> Check:
+    """Two convolutions and the rounding between, as XLA fuses them."""
+    x, first, second = _codes(9, (8, 8, 8, 1)), _codes(10, (3, 3, 1, 16)), _codes(11, (3, 3, 16, 6))
+    affine = Affine((np.float64(2.0**-9),), np.float64(0), ((-(2**18), 2**18),), -128, 127)
+
+    def run(x: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+        codes = q31_even([conv_acc(x, first, padding=((1, 1), (1, 1)))], affine)
+        return conv_acc(codes.astype(jnp.int8), second, padding=((1, 1), (1, 1)))
+
+    codes = np.clip(np.rint(_correlate(x, first, 1) * 2.0**-9), -128, 127).astype(np.int8)
+    # GPU: XLA's Triton kernels, see `exactness.py`.
+    return Check("int8 convs, chained", run, (x, first, second), _correlate(codes, second, 1))
 
 
 def _arithmetic() -> Iterator[Check]:
@@ -139,7 +154,9 @@ def _known_bad() -> Iterator[Check]:
     eye = jnp.eye(3)
     yield Check(
         "matrix times rows, squared, summed",  # jax issue 39103: jaxlib 0.10.2, CPU
-        lambda rows: jax.vmap(lambda row: jnp.sum((eye @ row) ** 2))(rows),
+        lambda rows: jax.vmap(lambda row: jnp.sum(jnp.matmul(eye, row, precision="highest") ** 2))(
+            rows
+        ),
         (rows,),
         np.square(rows[:, 0].astype(np.float64)),
         tolerance=1e-6,

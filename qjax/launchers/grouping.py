@@ -26,8 +26,8 @@ CHOICES = ("weight", "act", "error", "optim")
 act through the `PARTS` which refer to them, and these, which are compared as values."""
 
 
-def groups(configs: Sequence[DictConfig]) -> list[list[int]]:
-    """Positions of the configurations, those together that can use one compilation.
+def groups(configs: Sequence[DictConfig]) -> dict[Hashable, list[int]]:
+    """Positions of the configurations by signature: those together that can use one compilation.
 
     A configuration that cannot be built is a group of its own: its job will say why.
 
@@ -40,9 +40,9 @@ def groups(configs: Sequence[DictConfig]) -> list[list[int]]:
             key: Hashable = signature(config)
             hash(key)
         except Exception:
-            key = index
+            key = object()
         found.setdefault(key, []).append(index)
-    return list(found.values())
+    return found
 
 
 def signature(config: DictConfig) -> Hashable:

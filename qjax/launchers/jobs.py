@@ -12,7 +12,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from omegaconf import DictConfig
 from qjax.record import read
 from qjax.training.planned import Planned
 from qjax.training.programs import Programs
+
+Plan = Callable[[DictConfig, Programs | None], Planned]
 
 JOBS = "jobs"
 LOG = "log.txt"
@@ -62,10 +64,17 @@ class Job:
         os.replace(partial, path)
 
 
-def read_jobs(sweep: Path) -> list[Job]:
-    """The jobs that have begun, by number."""
+def read_jobs(sweep: Path, known: Collection[int] = ()) -> list[Job]:
+    """The jobs that have begun, by number.
+
+    Args:
+        sweep: its folder.
+        known: numbers of jobs that are left out.
+    """
     found = []
     for path in sorted((sweep / JOBS).glob("*.json")):
+        if int(path.stem) in known:
+            continue
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         fields["overrides"] = tuple(fields["overrides"])
         found.append(Job(**fields))
@@ -80,7 +89,7 @@ def present_job() -> tuple[Path, Job]:
 
 def carry_out(
     config: DictConfig,
-    plan: Callable[[DictConfig], Planned],
+    plan: Plan,
     programs: Programs | None = None,
     log: Callable[[Path], AbstractContextManager[None]] | None = None,
 ) -> float | None:
@@ -90,8 +99,8 @@ def carry_out(
 
     Args:
         config: of the job, under Hydra's multirun.
-        plan: from a configuration to its run and folder.
-        programs: compiled functions of earlier jobs, to share; None to compile its own.
+        plan: from a configuration, and what its run may share, to the run and its folder.
+        programs: of earlier jobs, to share; None to compile its own.
         log: sends what is printed meanwhile to a file; None for `logged`.
 
     Returns:
@@ -108,12 +117,12 @@ def carry_out(
 
     folder = None
     try:
-        planned = plan(config)
+        planned = plan(config, programs)
         folder = str(planned.folder)
         skipped = planned.finished
         if not skipped:
             with (log or logged)(planned.folder / LOG):
-                planned.carry_out(programs)
+                planned.carry_out()
         accuracy = final_accuracy(planned.folder)
     except Exception as error:
         trace = traceback.format_exc()

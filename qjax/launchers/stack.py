@@ -9,6 +9,7 @@ fill; the numbers may differ from single runs in the last bits.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -27,22 +28,22 @@ def stacked(step: Step, members: int) -> Callable[[Sequence[tuple]], Sequence[tu
     """A compiled function: the members' arguments -> the members' results.
 
     Args:
-        step: `(key, state, batch) -> (state, metrics)`; the batches' images are the same for all.
+        step: `(key, state, batch) -> (state, metrics)`, one step or a scan over several.
         members: how many.
     """
 
-    def together(keys: list, states: list, batches: list) -> list[tuple]:
-        one = batches[0]
-        indices = jnp.stack([batch.index for batch in batches])
-        stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    def together(keys: list, states: list, batches: list, common: Any) -> list[tuple]:
+        keys, states, batches = (jax.tree.map(_stack, *part) for part in (keys, states, batches))
 
-        def member(key: Any, state: Any, index: Any) -> tuple[Any, Any]:
-            return step(key, state, type(one)(one.images, one.labels, index))
+        def member(key: Any, state: Any, batch: Any) -> tuple[Any, Any]:
+            return step(key, state, dataclasses.replace(batch, **common))
 
-        found = jax.vmap(member)(jnp.stack(keys), stack, indices)
+        found = jax.vmap(member)(keys, states, batches)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(members)]
 
     compiled = jax.jit(together, donate_argnums=1)
+
+    shared: set[str] = set()
 
     def call(arguments: Sequence[tuple]) -> Sequence[tuple]:
         # Places of members that are done are filled, so that the program stays the same; the step
@@ -52,16 +53,33 @@ def stacked(step: Step, members: int) -> Callable[[Sequence[tuple]], Sequence[tu
             for key, state, batch in [arguments[0]] * (members - len(arguments))
         ]
         keys, states, batches = zip(*arguments, *spare, strict=True)
-        return compiled(list(keys), list(states), list(batches))[: len(arguments)]
+        # What was shared once stays so: the last member shares everything with its copies.
+        if not shared or not shared <= _same(batches):
+            shared.clear()
+            shared.update(_same(batches))
+        common = {name: getattr(batches[0], name) for name in shared}
+        own = [dataclasses.replace(batch, **dict.fromkeys(shared)) for batch in batches]
+        return compiled(list(keys), list(states), own, common)[: len(arguments)]
 
     return call
+
+
+def _stack(*leaves: Any) -> Any:
+    return jnp.stack(leaves)
+
+
+def _same(batches: Sequence[Any]) -> set[str]:
+    """Fields that are the very same array for all members: they need no place for each."""
+    names = [field.name for field in dataclasses.fields(batches[0])]
+    first = batches[0]
+    return {n for n in names if all(getattr(b, n) is getattr(first, n) for b in batches)}
 
 
 class Stack:
     """Runs functions in turn, one thread each, and takes their training steps together.
 
     Args:
-        members: how many there are.
+        members: how many there can be.
 
     Attributes:
         programs: to be given to every member.
@@ -73,14 +91,20 @@ class Stack:
         self.programs = Programs(self._adapt)
         self.taken = 0
         self._turn = threading.Condition()
-        self._working = members
+        self._working = 0
         self._places: dict[int, int] = {}
         # Who waits for a step, by the step and by place; and what a step gave, by place.
         self._asked: dict[int, tuple[Callable, dict[int, tuple]]] = {}
         self._given: dict[int, Any] = {}
 
     def run(self, work: Sequence[Callable[[], None]]) -> None:
-        """Call every function to its end; none may raise."""
+        """Call every function to its end.
+
+        Args:
+            work: one for each member, at most `members`; none may raise.
+        """
+        assert len(work) <= self.members, "a stack has a place for each member"
+        self._working = len(work)
         threads = [
             threading.Thread(target=self._member, args=(place, call), daemon=True)
             for place, call in enumerate(work)

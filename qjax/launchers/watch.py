@@ -3,58 +3,51 @@ what failed.
 
     sweep of 12 jobs in runs/sweeps/2026-01-31_12-00-00
     [ 3/12] begins   w_bits=2 a_bits=4 seed=0
-    [ 3/12] done     w_bits=2 a_bits=4 seed=0   93.10 %   12 s   (3 done, 9 left, ETA 1 min 48 s)
+    [ 3/12] done     w_bits=2 a_bits=4 seed=0   93.10 %   12 s   (3 done, 9 waiting, ETA 1 min 48 s)
 """
 
 from __future__ import annotations
 
-import json
+import atexit
 import math
 import sys
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from qjax.launchers.jobs import Job, read_jobs
-from qjax.training.console import duration
+from qjax.launchers.jobs import JOBS, Job, read_jobs
+from qjax.launchers.wording import ending, report, short, standing
 
-SWEEP = "sweep.json"
+SECONDS = 0.5
+"""Between two looks at the jobs."""
+GRIDS = (".GridSweeper", ".BasicSweeper")
+BEGINNING = ("running", "done")
+ENDED_WELL = ("done", "skipped")
 
 
 class Watch(Callback):
-    """Hydra's callback for every launcher alike: the state of the jobs is read from their files."""
+    """Hydra's callback for every launcher alike."""
+
+    def __init__(self) -> None:
+        self._reporter: Reporter | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Launchers send their callbacks to other processes; only this one reports.
+        return {"_reporter": None}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say how many jobs there are and where they are kept."""
+        """Say how many jobs there are and where they are kept; report on them from now on."""
         del kwargs
-        sweep, total = Path(config.hydra.sweep.dir), count_jobs(config)
-        sweep.mkdir(parents=True, exist_ok=True)
-        known = {"jobs": total, "varied": list(swept(config)), "began": time.time()}
-        (sweep / SWEEP).write_text(json.dumps(known) + "\n", encoding="utf-8")
-        _say(f"sweep of {total or 'so many'} jobs in {sweep}")
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say which job begins."""
-        del kwargs
-        if is_sweep(config):
-            known = _sweep(config)
-            words = short(config.hydra.overrides.task, known["varied"])
-            _say(f"{_place(config, known)} begins   {words}")
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Say how it ended and what is left."""
-        del job_return, kwargs
-        if is_sweep(config):
-            known, jobs = _sweep(config), read_jobs(Path(config.hydra.sweep.dir))
-            (job,) = (job for job in jobs if job.number == config.hydra.job.num)
-            left = standing(jobs, known["jobs"], time.time() - known["began"])
-            _say(f"{_place(config, known)} {ending(job, known['varied'])}   ({left})")
+        sweep = Path(config.hydra.sweep.dir)
+        _set_aside(sweep / JOBS)
+        self._reporter = Reporter(sweep, count_jobs(config), swept(config), sys.stderr)
+        self._reporter.start()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Tell what failed and why.
@@ -62,18 +55,79 @@ class Watch(Callback):
         Raises:
             SystemExit: with code 1 where a job failed.
         """
-        del kwargs
-        sweep = Path(config.hydra.sweep.dir)
-        jobs = read_jobs(sweep)
-        _say(report(jobs))
-        if any(job.state != "done" and job.state != "skipped" for job in jobs):
-            _say(f"traces: {sweep / 'jobs'}; started again, the same command runs what failed")
+        del config, kwargs
+        assert self._reporter is not None, "a sweep starts before it ends"
+        if not self._reporter.stop():
             raise SystemExit(1)
 
 
-def is_sweep(config: DictConfig) -> bool:
-    """Whether a job's configuration belongs to a sweep."""
-    return OmegaConf.select(config, "hydra.job.num") is not None
+class Reporter:
+    """Reads the files of a sweep's jobs, wherever these run, and says what is new.
+
+    Args:
+        sweep: its folder.
+        total: how many jobs it will have; None where nobody knows.
+        varied: what it varies.
+        stream: where to say it.
+    """
+
+    def __init__(self, sweep: Path, total: int | None, varied: Mapping[str, Any], stream: TextIO):
+        self.sweep, self.total, self.varied = sweep, total, varied
+        self._stream = stream
+        self._began = time.monotonic()
+        self._known: dict[int, Job] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begin to report, in a thread of its own."""
+        self._say(
+            f"sweep of {'so many' if self.total is None else self.total} jobs in {self.sweep}"
+        )
+        # An interrupted sweep has its report too.
+        atexit.register(self.stop)
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Report for the last time; whether all went well."""
+        self._over.set()
+        self._thread.join()
+        atexit.unregister(self.stop)
+        self.look()
+        jobs = [self._known[number] for number in sorted(self._known)]
+        self._say(report(jobs, self.total, self.varied))
+        fine = all(job.state in ENDED_WELL for job in jobs)
+        if not fine:
+            where = self.sweep / JOBS
+            self._say(f"traces: {where}; the same command again runs what is not done")
+        return fine
+
+    def look(self) -> None:
+        """Say what has happened since the last look."""
+        ended = [number for number, job in self._known.items() if job.state != "running"]
+        found = {job.number: job for job in read_jobs(self.sweep, ended)}
+        new = {number: job for number, job in found.items() if job != self._known.get(number)}
+        for number, job in new.items():
+            if number not in self._known and job.state in BEGINNING:
+                self._say(f"{self._place(number)} begins   {short(job.overrides, self.varied)}")
+            self._known[number] = job
+            if job.state != "running":
+                known = list((found | self._known).values())
+                left = standing(known, self.total, time.monotonic() - self._began)
+                self._say(f"{self._place(number)} {ending(job, self.varied)}   ({left})")
+
+    def _watch(self) -> None:
+        while not self._over.wait(SECONDS):
+            self.look()
+
+    def _place(self, number: int) -> str:
+        if self.total is None:
+            return f"[{number + 1}]"
+        return f"[{number + 1:{len(str(self.total))}}/{self.total}]"
+
+    def _say(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
 
 
 def swept(config: DictConfig) -> dict[str, int | None]:
@@ -105,72 +159,12 @@ def count_jobs(config: DictConfig) -> int | None:
     if (trials := config.hydra.sweeper.get("n_trials")) is not None:
         return int(trials)
     counts = [count for count in swept(config).values() if count is not None]
-    is_grid = str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
+    is_grid = str(config.hydra.sweeper._target_).endswith(GRIDS)
     return math.prod(counts) if is_grid else None
 
 
-def short(words: Sequence[str], keys: Collection[str]) -> str:
-    """Of a job's overrides those that the sweep varies; all of them where it varies none."""
-    varied = [word for word in words if word.split("=")[0] in keys]
-    return " ".join(varied or words)
-
-
-def ending(job: Job, varied: Collection[str]) -> str:
-    """How a job ended, in a line."""
-    words = short(job.overrides, varied)
-    if job.state == "failed":
-        return f"failed   {words}   {job.error}"
-    how = "finished before" if job.state == "skipped" else duration(job.seconds)
-    share = "-" if job.accuracy is None else f"{100 * job.accuracy:.2f} %"
-    return f"{job.state:8} {words}   {share}   {how}"
-
-
-def standing(jobs: list[Job], total: int | None, seconds: float) -> str:
-    """What is done and what is left.
-
-    Args:
-        jobs: that have begun.
-        total: how many there will be; None for unknown.
-        seconds: since the sweep began.
-    """
-    states = [job.state for job in jobs]
-    parts = [
-        f"{states.count(state)} {state}"
-        for state in ("done", "skipped", "failed", "running")
-        if state in states
-    ]
-    if total is not None:
-        parts.append(f"{total - len(states)} waiting")
-        worked = states.count("done") + states.count("failed")
-        unfinished = total - len(states) + states.count("running")
-        if unfinished and worked:
-            parts.append(f"ETA {duration(seconds / worked * unfinished)}")
-    return ", ".join(parts)
-
-
-def report(jobs: list[Job]) -> str:
-    """The end of a sweep: counts, then every job that failed or never ended, with its error."""
-    lines = [f"sweep: {standing(jobs, None, 0.0) or 'no job began'}"]
-    for job in jobs:
-        words = " ".join(job.overrides)
-        if job.state == "failed":
-            lines += [f"  failed  {words}", f"          {job.error}"]
-        elif job.state == "running":
-            lines += [f"  lost    {words}", "          its process ended before the job did"]
-    return "\n".join(lines)
-
-
-def _sweep(config: DictConfig) -> dict[str, Any]:
-    """What was known when the sweep began."""
-    path = Path(config.hydra.sweep.dir) / SWEEP
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _place(config: DictConfig, known: dict[str, Any]) -> str:
-    number, total = config.hydra.job.num + 1, known["jobs"]
-    return f"[{number:{len(str(total))}}/{total}]" if total else f"[{number}]"
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def _set_aside(jobs: Path) -> None:
+    """Keep what an earlier sweep in the same folder left, out of the way of this one."""
+    if jobs.exists():
+        number = len(list(jobs.parent.glob(f"{JOBS}.*"))) + 1
+        jobs.rename(jobs.with_name(f"{JOBS}.{number}"))

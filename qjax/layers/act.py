@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -16,8 +17,11 @@ FUNCTIONS = {
     "relu": (jax.nn.relu, 0.0, float("inf")),
     "relu6": (jax.nn.relu6, 0.0, 6.0),
     "identity": (lambda x: x, float("-inf"), float("inf")),
+    "leaky_relu": (partial(jax.nn.leaky_relu, negative_slope=0.1), float("-inf"), float("inf")),
 }
-"""Function, and the real bounds that it clips to: what its integer form merges into the clamp."""
+"""Function, and the real bounds that it clips to: what its integer form merges into the clamp. The
+slope of `leaky_relu` is Darknet's; it is no clamp, so its integer form stays float.
+"""
 
 
 class Act(Layer):
@@ -27,7 +31,7 @@ class Act(Layer):
     is left out before it, so that the gradient at zero is the paper's.
 
     Args:
-        function: "relu", "relu6" or "identity".
+        function: "relu", "relu6", "identity" or "leaky_relu".
     """
 
     kind: ClassVar[str] = "act"
@@ -54,6 +58,8 @@ class Act(Layer):
     def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
         """One requantization whose clamp holds the function's bounds."""
         (x,) = inputs
+        if self.function == "leaky_relu":
+            return FloatBoundary(self)
         _, floor, ceiling = FUNCTIONS[self.function]
         twin = landing(self.output, x, policy, self.before, floor, ceiling)
         if twin is not None:

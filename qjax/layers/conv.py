@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import ClassVar
 
@@ -181,4 +182,6 @@ def _geometry(in_features, out_features, kernel_size, strides, padding, groups) 
 
 def _initial(rngs: nnx.Rngs, geometry: _Geometry, in_features: int, out_features: int) -> Array:
     shape = (*geometry.kernel_size, in_features // geometry.groups, out_features)
-    return nnx.initializers.he_normal()(rngs.params(), shape)
+    # The same numbers as in the kernel's own shape, whose draws XLA takes seconds to compile.
+    rows = math.prod(shape[:-1]), out_features
+    return nnx.initializers.he_normal()(rngs.params(), rows).reshape(shape)

@@ -27,7 +27,10 @@ from qjax.core.powers import nearest_power
 
 
 def whole_steps(
-    g: Float[Array, "*shape"], rate: Float[Array, ""] | float, u: Float[Array, "*shape"]
+    g: Float[Array, "*shape"],
+    rate: Float[Array, ""] | float,
+    u: Float[Array, "*shape"] | float,
+    unit: Float[Array, ""] | float | None = None,
 ) -> Float[Array, "*shape"]:
     """dW / sigma(k_G): whole numbers, stochastically rounded.
 
@@ -35,13 +38,14 @@ def whole_steps(
         g: gradient of one weight tensor.
         rate: eta.
         u: uniform draws in [0, 1), one an element; a fraction f rounds up where u < f.
+        unit: what g is divided by; None for Shift(max|g|).
 
     Example:
         >>> g = jax.grad(lambda w: 0.5 * jnp.sum(w**2))(jnp.array([1.0, -0.4]))
         >>> whole_steps(g, 8.0, jnp.array([0.9, 0.1])).tolist()
         [8.0, -4.0]
     """
-    size = rate * jnp.abs(g / nearest_power(jnp.max(jnp.abs(g))))
+    size = rate * jnp.abs(g / (nearest_power(jnp.max(jnp.abs(g))) if unit is None else unit))
     whole = jnp.floor(size)
     return jnp.sign(g) * (whole + (u < size - whole))
 
@@ -68,6 +72,8 @@ class WageSgd:
         bits: k_G, 2 to 16.
         weight_bits: k_W, 2 to k_G, for the code's clip; None for the paper's.
         seed: of the stochastic rounding.
+        stochastic: False rounds to nearest (an ablation).
+        scaled: False does not divide by Shift(max|g|), so that eta is an ordinary rate (another).
 
     Differences from the paper: `weight_bits` (the published figures were made with the code); a
     fraction rounds up where u < f, so that no half steps arise as in the code at u = f.
@@ -86,6 +92,8 @@ class WageSgd:
     bits: int = 8
     weight_bits: int | None = 2
     seed: int = 0
+    stochastic: bool = True
+    scaled: bool = True
 
     reference: ClassVar[str] = "wu2018wage"
 
@@ -101,11 +109,7 @@ class WageSgd:
     def build(
         self, total_steps: int, steps_per_epoch: int, labels: PyTree[str]
     ) -> optax.GradientTransformation:
-        """The transformation of gradients to updates that end on the grid.
-
-        Args:
-            total_steps, steps_per_epoch: of the phase, for the schedule.
-            labels: group of each trainable array.
+        """The transformation of gradients to updates that end on the grid, as `Optimizer` says.
 
         Raises:
             ValueError: an array that is no kernel; WAGE has weights only.
@@ -116,6 +120,8 @@ class WageSgd:
                 "a model without biases and normalization (model=wage_lenet) and WAGE's quantizers"
             )
         fraction = self.schedule.build(total_steps, steps_per_epoch)
+        unit = None if self.scaled else 2.0 ** (1 - self.bits)
+        draw = jax.random.uniform if self.stochastic else lambda _, shape: jnp.full(shape, 0.5)
 
         def init(params: PyTree) -> WageState:
             del params
@@ -129,7 +135,7 @@ class WageSgd:
             key = jax.random.fold_in(jax.random.key(self.seed), state.step)
             keys = jax.random.split(key, len(weights))
             moves = [
-                self._moved(w, whole_steps(g, rate, jax.random.uniform(k, w.shape))) - w
+                self._moved(w, whole_steps(g, rate, draw(k, w.shape), unit)) - w
                 for w, g, k in zip(weights, jax.tree.leaves(updates), keys, strict=True)
             ]
             return jax.tree.unflatten(tree, moves), WageState(state.step + 1, rate)

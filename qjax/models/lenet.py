@@ -23,6 +23,7 @@ class LeNet5(nnx.Module):
         classes: logits.
         image: side of the square image; 28 for MNIST.
         widths: channels of the two convolutions and of the hidden dense layer.
+        function: of the activations, see `qjax.layers.Act`.
         rngs: source of the initial weights.
     """
 
@@ -32,6 +33,7 @@ class LeNet5(nnx.Module):
         classes: int = 10,
         image: int = 28,
         widths: Sequence[int] = (16, 32, 128),
+        function: str = "relu",
         *,
         rngs: nnx.Rngs,
     ):
@@ -40,13 +42,13 @@ class LeNet5(nnx.Module):
         self.image = image
         self.conv1 = ConvBN(in_features, first, 5, rngs=rngs)
         self.pool1 = MaxPool(2)
-        self.act1 = Act()
+        self.act1 = Act(function)
         self.conv2 = ConvBN(first, second, 5, rngs=rngs)
         self.pool2 = MaxPool(2)
-        self.act2 = Act()
+        self.act2 = Act(function)
         self.flatten = Flatten()
         self.dense1 = DenseBN(side * side * second, hidden, rngs=rngs)
-        self.act3 = Act()
+        self.act3 = Act(function)
         self.dense2 = Dense(hidden, classes, rngs=rngs)
 
     def __call__(self, x: Value) -> Value:

@@ -73,20 +73,23 @@ def unmatched(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> lis
 def float_reference(group: Group, groups: Sequence[Group]) -> Summary | None:
     """Our float accuracy for `group`: of its own float phase, else of the float run like it.
 
-    Like it means the same data, model and epochs; None where there is not exactly one.
+    Like it means the same data, model and epochs, and the same experiment where there are several;
+    None where there is not exactly one.
     """
     own = group.summary("float")
     if own is not None:
         return own
     run = group.first
     alike = [
-        other.headline()
+        other
         for other in groups
         if (other.first.w_bits, other.first.a_bits) == (32, 32)
         and (other.first.data, other.first.model, other.first.epochs)
         == (run.data, run.model, run.epochs)
     ]
-    return alike[0] if len(alike) == 1 else None
+    if len(alike) > 1:
+        alike = [other for other in alike if other.first.experiment == run.experiment]
+    return alike[0].headline() if len(alike) == 1 else None
 
 
 def _matches(row: Expected, group: Group) -> bool:

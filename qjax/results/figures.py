@@ -39,6 +39,24 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A row of a table: (mean, standard deviation or None) for each column, None for no run."""
+
+    label: str
+    cells: tuple[tuple[float, float | None] | None, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A table, drawn: a line for each row over the table's columns."""
+
+    title: str
+    axis: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A network to weigh by cost (bytes or bit operations, lower is better) and percent correct.
 
@@ -69,6 +87,34 @@ def accuracy_over_bits(panels: Sequence[Panel], path: Path) -> None:
             )
             _label_accuracy(axis)
             axis.set_title(panel.title)
+            axis.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def accuracy_over_columns(charts: Sequence[Chart], path: Path) -> None:
+    """Draws one chart each: a mark for each row of a column, with a bar of one deviation."""
+    with _page(len(charts), path) as axes:
+        for axis, chart in zip(axes, charts, strict=True):
+            count = len(chart.lines)
+            for index, (line, marker) in enumerate(
+                zip(chart.lines, cycle("os^Dv<>P"), strict=False)
+            ):
+                # Side by side, so that bars of equal rows stay apart.
+                shift = 0.4 * ((index + 0.5) / count - 0.5)
+                found = [(x + shift, *cell) for x, cell in enumerate(line.cells) if cell]
+                axis.errorbar(
+                    [point[0] for point in found],
+                    [point[1] for point in found],
+                    yerr=[point[2] or 0.0 for point in found],
+                    fmt=f"{marker}-",
+                    color=f"C{index % 10}",
+                    linewidth=0.8,
+                    capsize=3,
+                    label=line.label,
+                )
+            axis.set_xticks(range(len(chart.columns)), chart.columns)
+            axis.set_xlabel(chart.axis)
+            _label_accuracy(axis)
+            axis.set_title(chart.title)
             axis.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 

@@ -8,17 +8,19 @@ import yaml
 
 from qjax.results.aggregate import Group
 from qjax.results.expected import read_expected
-from qjax.results.figures import Candidate, accuracy_over_bits, pareto
+from qjax.results.figures import Candidate, accuracy_over_bits, accuracy_over_columns, pareto
 from qjax.results.markdown import bits_text
 from qjax.results.measured import measured_csv
 from qjax.results.one_recipe import OneRecipePage
 from qjax.results.paper import PaperPage
+from qjax.results.question import Question, QuestionPage
 
-Page = PaperPage | OneRecipePage
+Page = PaperPage | OneRecipePage | QuestionPage
 
 SETTINGS = "table.yaml"
 _FIGURES = {
     "accuracy_over_bits.png": "Accuracy over bits, with a bar of one standard deviation.",
+    "accuracy.png": "The tables, drawn, with a bar of one standard deviation.",
     "pareto_weight_bytes.png": "Accuracy over the bytes of the integer weights.",
     "pareto_bit_operations.png": "Accuracy over bit operations for one image.",
 }
@@ -35,17 +37,22 @@ def load_page(folder: Path) -> Page:
     kind = settings.get("kind") if isinstance(settings, dict) else None
     try:
         if kind == "paper":
-            _require(settings, {"kind", "title", "methods"})
-            expected = read_expected(folder / "expected.csv")
-            return PaperPage(settings["title"], tuple(settings["methods"]), tuple(expected))
+            _require(settings, {"kind", "title", "methods"}, {"leave_out"})
+            expected = tuple(read_expected(folder / "expected.csv"))
+            methods, without = tuple(settings["methods"]), tuple(settings.get("leave_out", ()))
+            return PaperPage(settings["title"], methods, expected, without)
         if kind == "one_recipe":
             _require(settings, {"kind", "title", "reference", "bits", "settings"})
             bits = tuple((w, a) for w, a in settings["bits"])
             shared = tuple(settings["settings"])
             return OneRecipePage(settings["title"], settings["reference"], bits, shared)
+        if kind == "question":
+            _require(settings, {"kind", "title", "tables"}, {"pareto"})
+            tables = tuple(Question(**table) for table in settings["tables"])
+            return QuestionPage(settings["title"], tables, settings.get("pareto", False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    raise ValueError(f"{path}: kind must be paper or one_recipe, got {kind!r}")
+    raise ValueError(f"{path}: kind must be paper, one_recipe or question, got {kind!r}")
 
 
 def write_page(page: Page, name: str, groups: Sequence[Group], out: Path) -> list[Path]:
@@ -69,24 +76,28 @@ def write_page(page: Page, name: str, groups: Sequence[Group], out: Path) -> lis
     return [*written, *drawn]
 
 
-def _require(settings: dict[str, Any], keys: set[str]) -> None:
-    if settings.keys() != keys:
-        raise ValueError(f"the keys must be {sorted(keys)}, got {sorted(settings)}")
+def _require(settings: dict[str, Any], keys: set[str], optional: set[str] = frozenset()) -> None:  # pyright: ignore[reportArgumentType]
+    if not keys <= settings.keys() <= keys | optional:
+        may = f", and may be {sorted(optional)}" if optional else ""
+        raise ValueError(f"the keys must be {sorted(keys)}{may}; got {sorted(settings)}")
 
 
 def _draw(page: Page, groups: Sequence[Group], own: Sequence[Group], folder: Path) -> list[Path]:
     for name in _FIGURES:
         (folder / name).unlink(missing_ok=True)
-    over_bits, over_bytes, over_operations = (folder / name for name in _FIGURES)
-    panels = page.panels(groups)
-    if panels:
+    over_bits, over_columns, over_bytes, over_operations = (folder / name for name in _FIGURES)
+    if isinstance(page, QuestionPage):
+        if charts := page.charts(groups):
+            accuracy_over_columns(charts, over_columns)
+    elif panels := page.panels(groups):
         accuracy_over_bits(panels, over_bits)
-    costs = [(group, group.first.integer["weight_bytes"]) for group in own]
-    if _candidates(costs):
-        pareto(_candidates(costs), "weight bytes", over_bytes)
-    costs = [(group, group.first.bit_operations or 0) for group in own]
-    if _candidates(costs):
-        pareto(_candidates(costs), "bit operations for one image", over_operations)
+    if not isinstance(page, QuestionPage) or page.pareto:
+        costs = [(group, group.first.integer["weight_bytes"]) for group in own]
+        if _candidates(costs):
+            pareto(_candidates(costs), "weight bytes", over_bytes)
+        costs = [(group, group.first.bit_operations or 0) for group in own]
+        if _candidates(costs):
+            pareto(_candidates(costs), "bit operations for one image", over_operations)
     return [folder / name for name in _FIGURES if (folder / name).exists()]
 
 

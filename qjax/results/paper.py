@@ -38,15 +38,22 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class PaperPage:
-    """A paper's published rows, and the methods whose runs belong beside them."""
+    """A paper's published rows, and the methods whose runs belong beside them; the runs of the
+    experiments in `leave_out` have pages of their own.
+    """
 
     title: str
     methods: tuple[str, ...]
     expected: tuple[Expected, ...]
+    leave_out: tuple[str, ...] = ()
 
     def groups(self, groups: Sequence[Group]) -> list[Group]:
         """The groups that belong on this page."""
-        return [group for group in groups if group.first.method in self.methods]
+        return [
+            group
+            for group in groups
+            if group.first.method in self.methods and group.first.experiment not in self.leave_out
+        ]
 
     def text(self, groups: Sequence[Group]) -> str:
         """The Markdown between the page's heading and its figures."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,12 +43,12 @@ class Diagnosis:
 
     Attributes:
         report: "path.slot" -> numbers, see `statistics`, and for weights also
-            `gradient_norm`, `changed` and `oscillating` (shares of codes that differ from the epoch
-            before, and of codes that left a value and came back within the last two epochs), for
-            learned numbers `gradient_norm_NAME`.
+            `gradient_norm`, `changed` and `oscillating` (shares of codes that differ from those of
+            the diagnosis before, and of codes that differ from it but not from the one before
+            that), for learned numbers `gradient_norm_NAME`.
         sqnr_db: by source, see `SOURCES`: signal to noise, the noise averaged over quantizers.
         histograms: tag -> values, `values/PLACE` and `codes/PLACE`.
-        codes: of the weights now and an epoch ago, for the next diagnosis.
+        codes: of the weights now and at the diagnosis before, for the next one.
     """
 
     report: Report
@@ -154,13 +155,15 @@ def weight_codes(model: nnx.Module) -> dict[str, UInt8[Array, "..."]]:
 
 def first_codes(graphs: Graphs, state: TrainState) -> Codes:
     """The codes of the weights, as if they had been the same an epoch ago."""
-
-    @jax.jit
-    def look(trainable: Any, rest: Any) -> dict[str, Array]:
-        return weight_codes(nnx.merge(graphs.evaluate, trainable, rest, copy=True))
-
-    codes = look(state.trainable, state.rest)
+    codes = _codes(graphs.evaluate, state.trainable, state.rest)
     return {place: (now, jnp.copy(now)) for place, now in codes.items()}
+
+
+# One function with the graph as an argument: it compiles once for all models of equal structure,
+# whatever their weights and bits.
+@partial(jax.jit, static_argnums=0)
+def _codes(graph: nnx.GraphDef, trainable: Any, rest: Any) -> dict[str, UInt8[Array, "..."]]:
+    return weight_codes(nnx.merge(graph, trainable, rest, copy=True))
 
 
 def make_diagnosis(graphs: Graphs, loss: Loss) -> Callable[[TrainState, Array, Array], Diagnosis]:

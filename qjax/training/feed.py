@@ -5,16 +5,45 @@ Both follow the same order, `qjax.data.batches.epoch_order`, and both start at a
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from qjax.data.batches import batch_indices, epoch_order
 from qjax.data.dataset import Dataset
 from qjax.data.imagefolder import ImageFolder
+from qjax.training.calls import in_calls
+from qjax.training.evaluation import filled
+from qjax.training.programs import Programs
 from qjax.training.step import Batch
 
 Images = Dataset | ImageFolder
+
+
+class OnDevice:
+    """A data set's arrays on the device, which the runs that use it share.
+
+    Args:
+        data: with both splits in memory.
+
+    Attributes:
+        images, labels: of the train split.
+    """
+
+    def __init__(self, data: Dataset):
+        self._data = data
+        self.images = jnp.asarray(data.train_images)
+        self.labels = jnp.asarray(data.train_labels)
+        self._held_out: dict[int, list[Array]] = {}
+
+    def held_out(self, size: int) -> Sequence[Array]:
+        """The held-out images, `size` at a time, the last ones filled up."""
+        if size not in self._held_out:
+            batches = self._data.test_batches(size)
+            self._held_out[size] = [jnp.asarray(filled(batch, size)) for batch in batches]
+        return self._held_out[size]
 
 
 class Resident:
@@ -24,24 +53,45 @@ class Resident:
         data: with both splits in memory.
         batch_size: images a step.
         seed: of the order of images.
+        arrays: of the data, where they are on the device already.
     """
 
-    def __init__(self, data: Dataset, batch_size: int, seed: int):
-        self.images = jnp.asarray(data.train_images)
-        self.labels = jnp.asarray(data.train_labels)
+    def __init__(self, data: Dataset, batch_size: int, seed: int, arrays: OnDevice | None = None):
+        self.data = data
+        self.arrays = OnDevice(data) if arrays is None else arrays
+        self.images, self.labels = self.arrays.images, self.arrays.labels
         self.batch_size = batch_size
         self.seed = seed
 
     def batches(self, first: int, last: int) -> Generator[Batch]:
         """Those of the steps from `first` to before `last`, counted over all epochs."""
-        count = len(self.labels)
-        step = first
-        while step < last:
-            epoch, position = divmod(step, count // self.batch_size)
-            order = batch_indices(epoch_order(self.seed, epoch, count), self.batch_size)
-            for index in order[position : position + last - step]:
+        for order in self._orders(first, last):
+            for index in order:
                 yield Batch(self.images, self.labels, jnp.asarray(index))
-                step += 1
+
+    def calls(self, first: int, last: int, length: int) -> Generator[Batch]:
+        """The same, `length` steps at a time as `qjax.training.calls.scanned` takes them; a call
+        ends where an epoch ends.
+        """
+        for order in self._orders(first, last):
+            for index in in_calls(np.stack(order), length):
+                yield Batch(self.images, self.labels, jnp.asarray(index))
+
+    def held_out(self, size: int) -> Sequence[Array]:
+        """The held-out images, `size` at a time, the last ones filled up; they stay on the device
+        too.
+        """
+        return self.arrays.held_out(min(size, len(self.data.test_labels)))
+
+    def _orders(self, first: int, last: int) -> Iterator[list[np.ndarray]]:
+        """Indices of each step from `first` to before `last`, epoch by epoch."""
+        count = len(self.labels)
+        while first < last:
+            epoch, position = divmod(first, count // self.batch_size)
+            order = batch_indices(epoch_order(self.seed, epoch, count), self.batch_size)
+            order = order[position : position + last - first]
+            yield order
+            first += len(order)
 
 
 class Streamed:
@@ -64,7 +114,25 @@ class Streamed:
         for images, labels in self.data.train_batches(self.seed, self.batch_size, first, last):
             yield Batch(jnp.asarray(images), jnp.asarray(labels), self.whole)
 
+    def held_out(self, size: int) -> Iterator[np.ndarray]:
+        """The held-out images, `size` at a time, the last ones filled up."""
+        size = min(size, len(self.data.test_labels))
+        return (filled(batch, size) for batch in self.data.test_batches(size))
 
-def feed(data: Images, batch_size: int, seed: int) -> Resident | Streamed:
-    """The way that fits the data."""
-    return (Resident if isinstance(data, Dataset) else Streamed)(data, batch_size, seed)  # pyright: ignore
+
+def feed(
+    data: Images, batch_size: int, seed: int, programs: Programs | None = None
+) -> Resident | Streamed:
+    """The way that fits the data.
+
+    Args:
+        data: in memory, or files.
+        batch_size: images a step.
+        seed: of the order of images.
+        programs: where runs of the same data find its arrays; None for arrays of its own.
+    """
+    if not isinstance(data, Dataset):
+        return Streamed(data, batch_size, seed)
+    programs = Programs() if programs is None else programs
+    arrays = programs.get(("data", data), lambda: OnDevice(data))
+    return Resident(data, batch_size, seed, arrays)

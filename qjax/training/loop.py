@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import jax
@@ -19,14 +18,15 @@ from jaxtyping import Array, PRNGKeyArray
 
 from qjax.integerize import PixelInput
 from qjax.training.augment import Augment
+from qjax.training.calls import AUTO, check_steps_per_call, scanned, steps_in_call
 from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
-from qjax.training.feed import Images, feed
+from qjax.training.feed import Images, Resident, feed
 from qjax.training.hooks import Hooks
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs, untraced
 from qjax.training.state import TrainState, carried, labels, split
-from qjax.training.step import USUAL, Batch, StepSettings, make_step
+from qjax.training.step import USUAL, Batch, Metrics, StepSettings, make_step
 
 
 class NonFiniteError(RuntimeError):
@@ -63,6 +63,8 @@ class LoopSettings:
         seed: of the order of images, augmentation and noise.
         check_every: steps between looks at the loss (a look waits for the device).
         eval_batch: images at a time in evaluation.
+        steps_per_call: most steps that one call of a compiled program takes, or "auto", see
+            `qjax.training.calls`; 1 for images that are read as they are needed.
         hooks: the method's part in the step.
         step: how a step computes; its `total_steps` is set here.
         averaged: whether evaluation uses the moving average of the weights.
@@ -74,6 +76,7 @@ class LoopSettings:
     seed: int
     check_every: int = 50
     eval_batch: int = 256
+    steps_per_call: int | str = AUTO
     hooks: Hooks = Hooks()
     step: StepSettings = USUAL
     averaged: bool = False
@@ -81,6 +84,7 @@ class LoopSettings:
     epochs_in_all: int = 0
 
     def __post_init__(self) -> None:
+        check_steps_per_call(self.steps_per_call)
         if self.averaged and self.step.average_decay is None:
             raise ValueError(
                 "evaluation of averaged weights needs an average; set average_decay (0.999)"
@@ -126,14 +130,18 @@ class PhaseLoop:
         total = max(1, (settings.epochs_in_all or phase.epochs) * self.steps_per_epoch)
         optimizer = phase.scaled_optimizer().build(total, self.steps_per_epoch, labels(trainable))
         self.state = self._first(trainable, rest, optimizer.init(trainable), taught, before)
-        self._compile(optimizer, total, Programs() if programs is None else programs)
-        self.feed = feed(data, settings.batch_size, settings.seed)
+        programs = Programs() if programs is None else programs
+        self.feed = feed(data, settings.batch_size, settings.seed, programs)
+        self.steps_per_call = 1
+        if isinstance(self.feed, Resident):
+            self.steps_per_call = steps_in_call(settings.steps_per_call, self.steps_per_epoch)
+        self._compile(optimizer, total, programs)
 
     def _compile(
         self, optimizer: optax.GradientTransformation, total: int, programs: Programs
     ) -> None:
-        """Set `keyed_step`, `step` and `evaluator`, each shared with every loop that differs from
-        this one in traced numbers only.
+        """Set `step` (one), `call` (as many as one call takes) and `evaluator`, each shared with
+        every loop that differs from this one in traced numbers only.
         """
         graphs, pixels, settings = self.graphs, self.pixels, self.settings
         computing = dataclasses.replace(settings.step, total_steps=total)
@@ -147,10 +155,15 @@ class PhaseLoop:
             one = make_step(graphs, optimizer, pixels, augment, settings.hooks, key, computing)
             return one(state, batch)
 
-        self.keyed_step = programs.get(
-            ("step", *modules, *rule, *fixed), lambda: jax.jit(step, donate_argnums=1)
-        )
-        self.step = partial(self.keyed_step, jax.random.key(settings.seed))
+        def compiled(length: int) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+            many = step if length == 1 else scanned(step)
+            key = ("step", length, *modules, *rule, *fixed)
+            found = programs.get(key, lambda: jax.jit(many, donate_argnums=1))
+            return partial(found, jax.random.key(settings.seed))
+
+        # What is not called is not compiled.
+        self.step = compiled(1)
+        self.call = self.step if self.steps_per_call == 1 else compiled(self.steps_per_call)
         self.evaluator = programs.get(
             ("evaluator", graphs.evaluate, pixels), lambda: Evaluator(graphs.evaluate, pixels)
         )
@@ -183,22 +196,24 @@ class PhaseLoop:
         """Steps taken in this phase."""
         return int(self.state.step) - self.settings.epochs_before * self.steps_per_epoch
 
-    def epochs(self, on_step: Callable[[Array], None] | None = None) -> Iterator[Epoch]:
+    def epochs(self, on_call: Callable[[Array, int], None] | None = None) -> Iterator[Epoch]:
         """Train epoch by epoch from wherever the state stands.
 
         Args:
-            on_step: called with the loss, still on the device, after each step.
+            on_call: called after each call of the compiled program with the loss of its last step,
+                still on the device, and the number of its steps.
 
         Raises:
             NonFiniteError: naming the step and the first layer that is not finite.
         """
         settings, start = self.settings, self.steps_done // self.steps_per_epoch
         ends = (settings.epochs_before + epoch for epoch in (start, self.phase.epochs))
+        first, last = (end * self.steps_per_epoch for end in ends)
         # One stream for the phase: reading ahead goes on across the ends of epochs.
-        with closing(self.feed.batches(*(end * self.steps_per_epoch for end in ends))) as stream:
+        with closing(self._calls(first, last)) as stream:
             for index in range(start, self.phase.epochs):
                 begin = time.perf_counter()
-                loss, correct, rate = self._train_epoch(stream, on_step)
+                loss, correct, rate = self._train_epoch(stream, on_call)
                 accuracy = self.test_accuracy()
                 images = self.steps_per_epoch * settings.batch_size
                 seconds = time.perf_counter() - begin
@@ -206,7 +221,7 @@ class PhaseLoop:
 
     def test_accuracy(self) -> float:
         """Accuracy on the held-out split with the present state."""
-        images = self.data.test_batches(self.settings.eval_batch)
+        images = self.feed.held_out(self.settings.eval_batch)
         return self.evaluator.accuracy(self.states, images, self.data.test_labels)
 
     def model(self) -> nnx.Module:
@@ -225,22 +240,31 @@ class PhaseLoop:
         (batch,) = self.feed.batches(step, step + 1)
         return batch
 
-    def _train_epoch(self, stream: Iterator[Batch], on_step) -> tuple[float, float, float]:
-        metrics: list[dict[str, Array]] = []
-        for i, batch in enumerate(islice(stream, self.steps_per_epoch)):
-            self.state, found = self.step(self.state, batch)
+    def _calls(self, first: int, last: int) -> Generator[Batch]:
+        if self.steps_per_call > 1 and isinstance(self.feed, Resident):
+            return self.feed.calls(first, last, self.steps_per_call)
+        return self.feed.batches(first, last)
+
+    def _train_epoch(self, stream: Iterator[Batch], on_call) -> tuple[float, float, float]:
+        metrics: list[Metrics] = []
+        steps, every = self.steps_per_epoch, self.settings.check_every
+        for begin in range(0, steps, self.steps_per_call):
+            self.state, found = self.call(self.state, next(stream))
             metrics.append(found)
-            if (i + 1) % self.settings.check_every == 0:
+            end = min(begin + self.steps_per_call, steps)
+            if end // every > begin // every:
                 self._check_finite()
-            if on_step is not None:
-                on_step(found["loss"])
+            if on_call is not None:
+                loss = found["loss"]
+                on_call(loss[end - begin - 1] if loss.ndim else loss, end - begin)
         self._check_finite()
         host = jax.device_get(metrics)
-        rate = float(host[-1]["learning_rate"])
+        # Empty places can only come last.
+        rows = {k: np.concatenate([np.atleast_1d(m[k]) for m in host])[:steps] for k in host[0]}
         # A step that overflowed under a loss scale was not taken.
-        losses = [row["loss"] for row in host if row["taken"]]
-        mean_loss = float(np.mean(losses)) if losses else float("nan")
-        return mean_loss, float(sum(row["correct"] for row in host)), rate
+        losses = rows["loss"][rows["taken"]]
+        mean_loss = float(np.mean(losses)) if len(losses) else float("nan")
+        return mean_loss, float(np.sum(rows["correct"])), float(rows["learning_rate"][-1])
 
     def _check_finite(self) -> None:
         failed = int(self.state.failed)

@@ -18,10 +18,12 @@ class Planned:
     Attributes:
         spec: the run.
         folder: of its record.
+        programs: compiled functions of earlier runs, to share; None to compile its own.
     """
 
     spec: RunSpec
     folder: Path
+    programs: Programs | None = None
 
     @property
     def finished(self) -> bool:
@@ -35,11 +37,7 @@ class Planned:
         """Whether the folder holds a run, finished or not."""
         return (self.folder / "config.yaml").exists()
 
-    def carry_out(self, programs: Programs | None = None) -> RunRecord:
-        """Train from the start, or go on where an earlier attempt was stopped; write the record.
-
-        Args:
-            programs: compiled functions of earlier runs, to share; None to compile its own.
-        """
+    def carry_out(self) -> RunRecord:
+        """Train from the start, or go on where an earlier attempt was stopped; write the record."""
         resume = self.begun
-        return Run(self.spec, self.folder, programs)(resume=resume)
+        return Run(self.spec, self.folder, self.programs)(resume=resume)

@@ -1,4 +1,4 @@
-"""Compiled functions that several runs use one after another.
+"""Compiled functions, and arrays on the device, that several runs use one after another.
 
 Runs that differ in traced numbers only (bits, seed, learning rate, decays) trace to the same
 program and compile it each anew: jit knows a function by its identity, and every run makes its own.

@@ -19,6 +19,7 @@ from qjax.integerize import integerize
 from qjax.record import Record, RunRecord
 from qjax.surgery import format_table, layer_table, watch
 from qjax.training import checkpoint
+from qjax.training.calls import AUTO
 from qjax.training.console import Progress
 from qjax.training.diagnostics import first_codes, make_diagnosis
 from qjax.training.finish import Outcome, evaluate, evaluate_float
@@ -30,6 +31,8 @@ from qjax.training.programs import Programs
 from qjax.training.spec import RunSpec, device_name
 
 CHECKPOINTS = "checkpoints"
+SAVING_SHARE = 1 / 20
+"""Of the time, at most, that `checkpoint_every=auto` spends on checkpoints."""
 
 
 class Run:
@@ -50,6 +53,8 @@ class Run:
         self.began = time.perf_counter()
         self.seconds_before = 0.0
         self.steps_before = 0
+        # How long the last checkpoint took, and when it was done.
+        self.saving = 0.0, self.began
 
     @property
     def seconds(self) -> float:
@@ -138,12 +143,14 @@ class Run:
         done = loop.steps_done // loop.steps_per_epoch
         quiet = not self.spec.settings.progress
         bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
+        sample, labels = self.spec.sample(), self.spec.sample_labels()
         with bar as progress:
-            for epoch in loop.epochs(progress.step):
+            for epoch in loop.epochs(lambda loss, steps: progress.step(loss, steps=steps)):
                 step = self.steps_before + loop.steps_done
+                last = epoch.index + 1 == phase.epochs
                 found = None
-                if phase.quantized:
-                    found = diagnose(loop.state, self.spec.sample(), self.spec.sample_labels())
+                if phase.quantized and (last or self._due("diagnose_every", epoch.index)):
+                    found = diagnose(loop.state, sample, labels)
                     loop.state = dataclasses.replace(loop.state, codes=found.codes)
                 new = journal.epoch(step, phase.name, epoch, found)
                 progress.epoch(
@@ -153,9 +160,18 @@ class Run:
                     progress.message(f"alarm  {text}")
                 if not phase.quantized:
                     self.float_accuracy = epoch.test_accuracy
-                last = epoch.index + 1 == phase.epochs
-                if last or (epoch.index + 1) % self.spec.settings.checkpoint_every == 0:
+                if last or self._due("checkpoint_every", epoch.index):
                     self._save(loop, index, step, journal)
+        if phase.epochs == 0:
+            self._save(loop, index, self.steps_before, journal)
+
+    def _due(self, name: str, epoch: int) -> bool:
+        """Whether a setting asks for something at the end of an epoch, counted from 0."""
+        every = getattr(self.spec.settings, name)
+        if every != AUTO:
+            return (epoch + 1) % every == 0
+        took, ended = self.saving
+        return took <= SAVING_SHARE * (time.perf_counter() - ended)
 
     def _save(self, loop: PhaseLoop, index: int, step: int, journal: Journal) -> None:
         metadata = {
@@ -165,7 +181,10 @@ class Run:
             "seconds": self.seconds,
             "alarms": journal.alarms.rows(),
         }
+        begin = time.perf_counter()
         checkpoint.save(self.folder / CHECKPOINTS, step, loop.state, metadata)
+        end = time.perf_counter()
+        self.saving = end - begin, end
 
     def _finish(self, model: nnx.Module, journal: Journal) -> RunRecord:
         spec = self.spec

@@ -16,6 +16,7 @@ from qjax.integerize import PixelInput
 from qjax.layers.norm import BatchNorm, FoldedFrozen
 from qjax.recipe import Recipe
 from qjax.surgery import error_slots, fold_batch_norm, quantize, requantize, slots, watch
+from qjax.training.calls import AUTO, check_steps_per_call
 from qjax.training.feed import Images
 from qjax.training.hooks import Hooks, run_on
 from qjax.training.loop import LoopSettings
@@ -35,7 +36,10 @@ class Settings:
         policy, policy_name: requantization of the integer network.
         eval_batch: images at a time in evaluation.
         check_every: steps between looks for NaN.
-        checkpoint_every: epochs between checkpoints.
+        checkpoint_every: epochs between checkpoints, or "auto": as many as keep saving below a
+            twentieth of the time.
+        diagnose_every: epochs between diagnoses of the quantizers.
+        steps_per_call: most training steps in one call of a compiled program, or "auto".
         tensorboard, progress: what is written and shown.
         step: how a training step computes.
         averaged: whether evaluation uses the moving average of the weights.
@@ -46,17 +50,24 @@ class Settings:
     policy_name: str
     eval_batch: int = 256
     check_every: int = 50
-    checkpoint_every: int = 1
+    checkpoint_every: int | str = 1
+    diagnose_every: int = 1
+    steps_per_call: int | str = AUTO
     tensorboard: bool = True
     progress: bool = True
     step: StepSettings = USUAL
     averaged: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_batch", "check_every", "checkpoint_every"):
-            value = getattr(self, name)
+        names = ["batch_size", "eval_batch", "check_every", "checkpoint_every", "diagnose_every"]
+        for name in names:
+            value, auto = getattr(self, name), name == "checkpoint_every"
+            if auto and value == AUTO:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+                allowed = "auto or a whole number" if auto else "a whole number"
+                raise ValueError(f"{name} must be {allowed} of at least 1, got {value!r}")
+        check_steps_per_call(self.steps_per_call)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +177,7 @@ class RunSpec:
             seed=self.seed,
             check_every=settings.check_every,
             eval_batch=settings.eval_batch,
+            steps_per_call=settings.steps_per_call,
             hooks=self.hooks_of(index),
             step=settings.step,
             averaged=settings.averaged,

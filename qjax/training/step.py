@@ -32,12 +32,12 @@ class Batch:
     Attributes:
         images: the whole split, uint8 (N, h, w, c).
         labels: int32 (N,).
-        index: int32 (n,), the batch.
+        index: int32 (n,), the batch; of a call that takes many steps (steps, n).
     """
 
     images: UInt8[Array, "N h w c"]
     labels: Int[Array, " N"]
-    index: Int[Array, " n"]
+    index: Int[Array, "*steps n"]
 
 
 jax.tree_util.register_dataclass(Batch, data_fields=["images", "labels", "index"], meta_fields=[])

@@ -17,7 +17,8 @@ def test_experiment_runs_to_its_record(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = [] if uses_own_model(name) else ["model=small_cnn", "model.width=4"]
-    size = ["data.height=28", "data.width=28"] if uses_own_model(name) else []
+    side = composed(f"+experiment={name}").model.get("image", 8)
+    size = [f"data.height={side}", f"data.width={side}"] if uses_own_model(name) else []
     config = composed(f"+experiment={name}", *TINY, *size, *small)
     folder = train(config)
     record = read(folder)

@@ -1,5 +1,7 @@
 """Integer accumulators against numpy in 64 bits, for every form and any window."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qjax.core.exactness import use_exact_products
 from qjax.core.intconv import conv_acc, dense_acc, window_sum
 from qjax.core.intforms import FORMS, Geometry, choose
 
 SAME = ((1, 1), (1, 1))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def exact_products_on_gpus() -> Iterator[None]:
+    """Forms for GPUs are traced here, as a command would trace them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "")
+        use_exact_products()
+        yield
 
 
 def reference(x: np.ndarray, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
