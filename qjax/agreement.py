@@ -13,7 +13,6 @@ from flax import nnx
 from jaxtyping import Array
 
 from qjax.core.codes import Codes
-from qjax.core.requantize import Affine
 from qjax.floatfree import Function
 from qjax.integerize import IntegerNetwork
 from qjax.layers.layer import Value
@@ -188,26 +187,27 @@ def integer_law(
     for (place, _), twin in roundings(network).items():
         if not isinstance(twin, Requantize):
             continue
-        affine = twin.affine(abstract[place])
+        given = _concrete(abstract[place], pending[place])
         ours, theirs = np.asarray(own[place]), np.asarray(expected[place])
         wrong = ours != theirs
-        exact = _exact(affine, pending[place], wrong)
+        exact = twin.exact(given)[wrong]
         distance = np.abs(exact - np.floor(exact) - 0.5)
         result[place] = Difference(
             codes=ours.size,
             differing=int(wrong.sum()),
             distance=float(distance.max(initial=0.0)),
-            saturated=float(np.mean((theirs == affine.low) | (theirs == affine.high))),
+            saturated=float(np.mean((theirs == twin.low) | (theirs == twin.high))),
             levels=len(np.unique(theirs)),
         )
     return result
 
 
-def _exact(affine: Affine, terms: list[Array], wrong: np.ndarray) -> np.ndarray:
-    total = np.zeros(wrong.shape) + affine.offset
-    for scale, term in zip(affine.scales, terms, strict=True):
-        total = total + scale * np.asarray(term, np.float64)
-    return total[wrong]
+def _concrete(abstract: Codes, ints: list[Array]) -> Codes:
+    """Pending codes with their integers."""
+    terms = zip(abstract.terms, ints, strict=True)
+    return dataclasses.replace(
+        abstract, terms=tuple(dataclasses.replace(term, ints=value) for term, value in terms)
+    )
 
 
 def _pending_codes(network: IntegerNetwork, images: Array) -> dict[str, Codes]:

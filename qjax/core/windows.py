@@ -12,6 +12,12 @@ columns, whose kernel repeats the original one shifted by one column for each of
     folded[i, q, (u, c), (v, o)] = kernel[i, q*m*sw + u - v*sw, c, o], zero where out of range.
 
 The added products are exact zeros. A 3x3 kernel at m = 2 multiplies 4/3 times as much.
+
+*Transposing.* A transposed convolution lets each pixel (a, b) add x * kernel[i, j] at the output
+position (a*sh + i - t, b*sw + j - l). With Y = u*sh + r, 0 <= r < sh, the taps that reach row Y are
+i = r + m*sh from pixel u - m: for each of the sh*sw phases (r, q) a plain convolution with
+ceil(kh / sh) by ceil(kw / sw) taps. All phases together are one convolution with sh*sw times the
+outputs (`phases`), which are then put between each other (`interleave`).
 """
 
 from collections.abc import Sequence
@@ -151,6 +157,75 @@ def unfold(
     """Undoes `fold` on the output: the first `width` columns of O/columns channels."""
     n, oh, blocks, o = y.shape
     return y.reshape(n, oh, blocks * columns, o // columns)[:, :, :width]
+
+
+def transposed_size(size: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
+    """(rows cut off before the output begins, output rows) of a transposed convolution.
+
+    TensorFlow's rules: VALID keeps all that some pixel reaches, SAME gives size * stride rows and
+    cuts what a SAME convolution with this stride would have padded.
+
+    Raises:
+        ValueError: another word.
+
+    >>> transposed_size(4, 3, 2, "SAME"), transposed_size(4, 3, 2, "VALID")
+    ((0, 8), (0, 9))
+    """
+    spare = max(kernel - stride, 0)
+    if padding == "VALID":
+        return 0, size * stride + spare
+    if padding == "SAME":
+        return spare // 2, size * stride
+    raise ValueError(f"padding of a transposed convolution must be SAME or VALID, got {padding!r}")
+
+
+def phases(kernel: Shaped[Array, "kh kw c o"], strides: Pair) -> Shaped[Array, "ti tj c O"]:
+    """The kernel whose outputs are all phases of a transposed convolution; see the module.
+
+    >>> phases(jnp.ones((3, 3, 4, 5)), (2, 2)).shape, phases(jnp.ones((2, 2, 4, 5)), (2, 2)).shape
+    ((2, 2, 4, 20), (1, 1, 4, 20))
+    """
+    (kh, kw, c, o), (sh, sw) = kernel.shape, strides
+    ti, tj = -(-kh // sh), -(-kw // sw)
+    whole = jnp.pad(kernel, ((0, ti * sh - kh), (0, tj * sw - kw), (0, 0), (0, 0)))
+    # The tap of pixel u - m comes last for m = 0.
+    parts = whole.reshape(ti, sh, tj, sw, c, o)[::-1, :, ::-1]
+    return parts.transpose(0, 2, 4, 1, 3, 5).reshape(ti, tj, c, sh * sw * o)
+
+
+def phase_padding(
+    x_shape: Sequence[int], kernel_shape: Sequence[int], strides: Pair, cut: Pair, size: Pair
+) -> Padding:
+    """The padding under which a convolution with `phases` reaches all of the output.
+
+    Args:
+        x_shape: (n, h, w, c).
+        kernel_shape: of `phases`, (ti, tj, c, O).
+        strides, cut, size: as `interleave`.
+    """
+    rows = zip(x_shape[1:3], kernel_shape[:2], strides, cut, size, strict=True)
+    top, left = (
+        (t - 1, max(-(-(before + out) // stride) - given, 0))
+        for given, t, stride, before, out in rows
+    )
+    return top, left
+
+
+def interleave(
+    y: Shaped[Array, "n u v O"], strides: Pair, cut: Pair, size: Pair
+) -> Shaped[Array, "n oh ow o"]:
+    """The output of a transposed convolution from its phases.
+
+    Args:
+        y: what a convolution with `phases` made.
+        strides: (rows, columns).
+        cut: rows and columns before the output begins.
+        size: (rows, columns) of the output.
+    """
+    n, u, v, channels = y.shape
+    (sh, sw), o = strides, channels // (strides[0] * strides[1])
+    y = y.reshape(n, u, v, sh, sw, o).transpose(0, 1, 3, 2, 4, 5).reshape(n, u * sh, v * sw, o)
+    return y[:, cut[0] : cut[0] + size[0], cut[1] : cut[1] + size[1]]
 
 
 def merge_groups(

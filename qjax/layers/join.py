@@ -43,22 +43,62 @@ class Add(Layer):
         return Then(_Joined(), landing(self.output, inputs[0], policy))
 
 
+class Sub(Layer):
+    """Difference. In integers the terms of `y` join with their scales negated."""
+
+    kind: ClassVar[str] = "add"
+    slots: ClassVar[tuple[str, ...]] = ("output",)
+
+    output: FloatSlot | Slot
+
+    def __init__(self) -> None:
+        self.bind_float_slots()
+
+    def __call__(
+        self, x: Float[Array, "*shape"], y: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """`x - y`, through the slot."""
+        return self.output(x - y)
+
+    def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
+        """Joined terms."""
+        if any_float(inputs):
+            return FloatBoundary(self)
+        return Then(_Joined(negate=True), landing(self.output, inputs[0], policy))
+
+
 class _Joined(nnx.Module):
-    """Sum of pending codes: their terms side by side."""
+    """Sum (or difference) of pending codes: their terms side by side."""
+
+    def __init__(self, negate: bool = False):
+        self.sign = -1.0 if negate else 1.0
 
     def __call__(self, x: Codes, y: Codes) -> Codes:
-        return Codes(x.terms + y.terms, HostArray(x.offset.value + y.offset.value))
+        signed = (
+            dataclasses.replace(term, scale=HostArray(self.sign * term.scale.value))
+            for term in y.terms
+        )
+        offset = HostArray(x.offset.value + self.sign * y.offset.value)
+        return Codes(x.terms + tuple(signed), offset)
 
 
 class Then(nnx.Module):
-    """An integer operation and, where the slot is quantized, the rounding behind it."""
+    """An integer operation and, where the slots are quantized, the roundings around it."""
 
-    def __init__(self, operation: nnx.Module, rounding: nnx.Module | None):
+    def __init__(
+        self,
+        operation: nnx.Module,
+        rounding: nnx.Module | None,
+        entry: nnx.Module | None = None,
+    ):
         self.operation = operation
         self.exit = rounding
+        self.entry = entry
 
     def __call__(self, *inputs: Codes) -> Codes:
         """Pending codes, or codes on the output grid."""
+        if self.entry is not None:
+            inputs = (self.entry(*inputs),)  # pyright: ignore[reportCallIssue]
         y = self.operation(*inputs)  # pyright: ignore[reportCallIssue]
         return y if self.exit is None else self.exit(y)  # pyright: ignore[reportCallIssue]
 
@@ -118,51 +158,46 @@ class _SideBySide(nnx.Module):
         )
 
 
-class Subsample(Layer):
-    """The parameter-free shortcut of He et al. (option A): every `stride`-th pixel, channels padded
-    with zeros.
+class Mul(Layer):
+    """Element by element product, as a gate has it; an axis of size 1 is repeated.
 
-    Args:
-        stride: step in both directions.
-        features: channels after padding, half of the new ones on each side.
+    In integers both factors must be codes: their product is one exact int32 term.
     """
 
-    kind: ClassVar[str] = "shape"
-    slots: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str] = "add"
+    slots: ClassVar[tuple[str, ...]] = ("output",)
 
-    def __init__(self, stride: int, features: int):
-        self.stride = stride
-        self.features = features
+    output: FloatSlot | Slot
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n p q o"]:
-        """The thinned tensor."""
-        return self.thin(x, 0)
+    def __init__(self) -> None:
+        self.bind_float_slots()
 
-    def thin(self, x: Array, zero: int) -> Array:
-        """Subsample and pad with `zero`."""
-        more = self.features - x.shape[-1]
-        thinned = x[:, :: self.stride, :: self.stride, :]
-        widths = ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2))
-        return jnp.pad(thinned, widths, constant_values=jnp.asarray(zero, x.dtype))
+    def __call__(self, x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+        """`x * y` for tensors with as many axes, through the slot."""
+        return self.output(x * y)
 
     def integer(self, inputs: tuple[Value, ...], policy: Policy) -> nnx.Module:
-        """The same on integers, padding with the code of real zero."""
-        del policy
-        (x,) = inputs
-        if not isinstance(x, Codes):
+        """The product of the codes less their zero points."""
+        if any_float(inputs):
             return FloatBoundary(self)
-        if not x.is_plain():
+        codes = [x for x in inputs if isinstance(x, Codes)]
+        if not all(x.is_plain() for x in codes):
             raise ValueError(
-                "its input is a pending sum; put a quantized activation before the shortcut"
+                "a factor is a pending sum, not codes on one grid; put an activation with an "
+                "`output` quantizer before the product"
             )
-        return _IntegerSubsample(self)
+        return Then(_Product(), landing(self.output, inputs[0], policy))
 
 
-class _IntegerSubsample(nnx.Module):
-    def __init__(self, layer: Subsample):
-        self.layer = layer
-
-    def __call__(self, x: Codes) -> Codes:
-        (term,) = x.terms
-        ints = self.layer.thin(term.ints, int(term.zero_point.value))
-        return Codes((dataclasses.replace(term, ints=ints),))
+class _Product(nnx.Module):
+    def __call__(self, x: Codes, y: Codes) -> Codes:
+        (a,), (b,) = x.terms, y.terms
+        zeros = int(a.zero_point.value), int(b.zero_point.value)
+        ints = (a.ints.astype(jnp.int32) - zeros[0]) * (b.ints.astype(jnp.int32) - zeros[1])
+        ends = [
+            (left - zeros[0]) * (right - zeros[1])
+            for left in (a.low, a.high)
+            for right in (b.low, b.high)
+        ]
+        scale = HostArray(a.scale.value * b.scale.value)
+        return Codes((IntegerTerm(ints, scale, HostArray(0.0), min(ends), max(ends)),))

@@ -69,10 +69,11 @@ def landing(
     before: Callable[[Array], Array] = lambda x: x,
     floor: float = float("-inf"),
     ceiling: float = float("inf"),
+    slope: float = 1.0,
 ) -> Requantize | Encode | None:
     """The integer twin of a slot for input `x`: None when the slot is float."""
     if not isinstance(slot, Slot):
         return None
     if isinstance(x, Codes):
-        return Requantize(slot.grid(), policy, floor, ceiling)
+        return Requantize(slot.grid(), policy, floor, ceiling, slope)
     return Encode(slot, before)

@@ -166,13 +166,23 @@ class Requantize(nnx.Module):
         policy: arithmetic of the rounding (`core/requantize.py`).
         floor, ceiling: real bounds of an activation function merged into the clamp (ReLU: floor 0;
             ReLU6: 0 and 6).
+        slope: of the function below real zero, in (0, 1]: a leaky ReLU takes the larger of two
+            roundings, of x and of slope * x.
     """
 
-    def __init__(self, grid: Grid, policy: Policy, floor: float = -np.inf, ceiling: float = np.inf):
+    def __init__(
+        self,
+        grid: Grid,
+        policy: Policy,
+        floor: float = -np.inf,
+        ceiling: float = np.inf,
+        slope: float = 1.0,
+    ):
         if not float(grid.zero_point).is_integer():
             raise ValueError(f"an activation grid needs a whole zero point, got {grid.zero_point}")
         self.grid = grid
         self.policy = policy
+        self.slope = slope
         shift = int8_shift(grid.low, grid.high)
         self.zero_point = int(grid.zero_point) - shift
         # A ReLU after the rounding equals one before it: rounding is monotone and real zero is a
@@ -183,9 +193,9 @@ class Requantize(nnx.Module):
         self.low = int(max(grid.low, low)) - shift
         self.high = int(min(grid.high, high)) - shift
 
-    def affine(self, x: Codes) -> Affine:
-        """What must be computed, in output steps."""
-        scale = self.grid.scale
+    def affine(self, x: Codes, slope: float = 1.0) -> Affine:
+        """What must be computed, in output steps, for `slope` times the tensor."""
+        scale = self.grid.scale / slope
         scales = tuple(term.scale.value / scale for term in x.terms)
         zeros = sum(s * term.zero_point.value for s, term in zip(scales, x.terms, strict=True))
         return Affine(
@@ -200,8 +210,20 @@ class Requantize(nnx.Module):
 
     def __call__(self, x: Codes) -> Codes:
         """Codes of the same shape: one int8 term with a scalar scale."""
-        ints = self.policy([term.ints for term in x.terms], self.affine(x)).astype(jnp.int8)
-        return self.wrap(ints)
+        terms = [term.ints for term in x.terms]
+        codes = self.policy(terms, self.affine(x))
+        if self.slope != 1:
+            codes = jnp.maximum(codes, self.policy(terms, self.affine(x, self.slope)))
+        return self.wrap(codes.astype(jnp.int8))
+
+    def exact(self, x: Codes) -> np.ndarray:
+        """The output in steps before it is rounded and clamped, in float64 on the host."""
+        affine = self.affine(x)
+        steps = np.zeros(x.shape) + affine.offset
+        for scale, term in zip(affine.scales, x.terms, strict=True):
+            steps = steps + scale * np.asarray(term.ints, np.float64)
+        zero = self.zero_point
+        return np.maximum(steps, zero + self.slope * (steps - zero))
 
     def wrap(self, ints: Array) -> Codes:
         """Integers that lie on the grid already, as `Codes`."""

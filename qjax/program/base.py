@@ -7,11 +7,14 @@ names stand for, whose scales, zero points and code ranges say what has to be co
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from jaxtyping import Array
 
 from qjax.core.host import HostArray
+from qjax.core.intconv import conv_acc, dense_acc
+from qjax.core.saturation import saturating_conv_acc, saturating_dense_acc
 from qjax.program.tensor import Shape, Tensor
 
 MAX_SIDE = 2**16
@@ -22,17 +25,37 @@ class NotExpressible(ValueError):
     """A format cannot hold an operator; the message names one that can."""
 
 
+class Products(NamedTuple):
+    """How product sums are computed; int8 operands, int32 sums.
+
+    Attributes:
+        conv: as `intconv.conv_acc`.
+        dense: as `intconv.dense_acc`.
+    """
+
+    conv: Callable[..., Array]
+    dense: Callable[[Array, Array], Array]
+
+
+EXACT = Products(conv_acc, dense_acc)
+"""What every integer runtime means to compute."""
+SATURATING = Products(saturating_conv_acc, saturating_dense_acc)
+"""What those with pairs in int16 do (CPUs without VNNI), see `core/saturation.py`."""
+
+
 class Site(NamedTuple):
     """Where an operator stands.
 
     Attributes:
         inputs, output: its tensors.
         policy: the arithmetic of its rounding, a name of `core/requantize.py`.
+        products: the arithmetic of its sums.
     """
 
     inputs: tuple[Tensor, ...]
     output: Tensor
     policy: str
+    products: Products = EXACT
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from qjax.core.affine import Affine, Policy
 from qjax.core.codes import Codes, IntegerTerm
 from qjax.core.host import HostArray
 from qjax.core.requantize import POLICIES
-from qjax.layers import affine_norm, join, pool, shape
+from qjax.layers import affine_norm, conv, join, pool, shape, softmax, table, transposed
 from qjax.layers.linear import IntegerLinear
 from qjax.layers.slots import Requantize
 from qjax.program import ops
@@ -59,6 +59,9 @@ class Recorder:
                 (x,) = inputs
                 return self._requantize(path, twin, x, self._names(x))
             case join.Then():
+                if isinstance(twin.entry, Requantize):
+                    (x,) = inputs
+                    inputs = (self._requantize(f"{path}.input", twin.entry, x, self._names(x)),)
                 pending = self._operation(path, twin.operation, inputs)
                 if twin.exit is None:
                     return pending
@@ -148,9 +151,15 @@ class Recorder:
     def _landing(self, name: str, twin: Requantize, x: Codes, sources: list[str], y: Codes) -> None:
         policy = _policy_name(twin.policy)
         self.policies.add(policy)
-        operator = _requantization(sources, name, twin.affine(x), "")
         (term,) = y.terms
-        self._write(operator, "int8", term, y.shape)
+        parts = {name: 1.0}
+        if twin.slope != 1:
+            parts = {f"{name}.positive": 1.0, f"{name}.negative": twin.slope}
+        for part, slope in parts.items():
+            affine = twin.affine(x, slope)
+            self._write(_requantization(sources, part, affine, ""), "int8", term, y.shape)
+        if twin.slope != 1:
+            self._write(ops.Maximum(tuple(parts), name), "int8", term, y.shape)
         self._learn(term.ints, name)
 
     def _operation(self, path: str, twin: nnx.Module, inputs: tuple[Codes, ...]) -> Codes:
@@ -163,13 +172,17 @@ class Recorder:
             axis = len(y.shape) - 1
             self._write_term(path, ops.Concat(tuple(n[0] for n in names), path, axis), y, 0)
             return y
+        if isinstance(twin, join._Product):
+            self._write_term(path, ops.Mul((names[0][0], names[1][0]), path), y, 0)
+            return y
         for place, source in enumerate(names[0]):
             name = path if len(names[0]) == 1 else f"{path}.{place}"
             source = self._under_scale(f"{name}.from", source, inputs[0].terms[place], twin)
-            self._write_term(name, self._moves(twin, source, name, inputs[0], y), y, place)
+            self._write_term(name, self._of_one(twin, source, name, inputs[0], y), y, place)
         return y
 
-    def _moves(self, twin: nnx.Module, source: str, name: str, x: Codes, y: Codes) -> Operator:
+    def _of_one(self, twin: nnx.Module, source: str, name: str, x: Codes, y: Codes) -> Operator:
+        """The operator of a layer that takes one tensor and does not round."""
         match twin:
             case pool._IntegerMax():
                 return ops.MaxPool((source,), name, *_sides(twin), twin.pads)
@@ -177,10 +190,18 @@ class Recorder:
                 return ops.SumPool((source,), name, *_sides(twin))
             case pool._IntegerMean():
                 return ops.Sum((source,), name, (1, 2))
-            case shape._IntegerFlatten():
+            case shape.IntegerReshape() | shape._IntegerFlatten():
                 return ops.Reshape((source,), name)
-            case join._IntegerSubsample():
+            case shape.IntegerPad():
+                return ops.Pad((source,), name, ((0, 0), *twin.padding, (0, 0)))
+            case shape._IntegerSubsample():
                 return self._thinned(twin, source, name, x, y)
+            case table.IntegerTable():
+                codes = np.asarray(twin.table[...])
+                self.tensors.append(Tensor(f"{name}.table", (256,), "int8", data=codes))
+                return ops.Lookup((source, f"{name}.table"), name, twin.function)
+            case softmax.IntegerSoftmax():
+                return ops.Softmax((source,), name)
         raise ValueError(f"layer {name!r} ({type(twin).__name__}) is in no program; it stays float")
 
     def _thinned(self, twin, source: str, name: str, x: Codes, y: Codes) -> Operator:
@@ -241,10 +262,13 @@ def _sides(twin) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _layer_operator(twin: IntegerLinear, inputs: tuple[str, str], name: str) -> Operator:
     product = twin.kernels.product
-    if isinstance(product, partial):
-        strides, pads, groups = product.args
-        return ops.Conv2D(inputs, name, strides, pads, groups=groups)
-    return ops.Dense(inputs, name)
+    if not isinstance(product, partial):
+        return ops.Dense(inputs, name)
+    if product.func is conv.product:
+        strides, pads, groups, dilation = product.args
+        return ops.Conv2D(inputs, name, strides, pads, dilation, groups)
+    assert product.func is transposed.product
+    return ops.TransposeConv2D(inputs, name, *product.args)
 
 
 def _requantization(sources: list[str], name: str, affine: Affine, rule: str) -> ops.Requantize:

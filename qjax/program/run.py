@@ -12,13 +12,17 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from qjax.program.base import Operator
+from qjax.program.base import EXACT, Operator, Products
 from qjax.program.program import Program
 from qjax.program.tensor import Tensor
 
 
 def run(
-    program: Program, inputs: ArrayLike | Mapping[str, ArrayLike], *, all_tensors: bool = False
+    program: Program,
+    inputs: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    all_tensors: bool = False,
+    products: Products = EXACT,
 ) -> dict[str, Array]:
     """Compute a program's outputs.
 
@@ -27,6 +31,8 @@ def run(
         inputs: an array where there is one input, else arrays by name; each of its tensor's dtype
             and shape, with any batch.
         all_tensors: return every activation, inputs included, layer by layer.
+        products: how sums are computed: `base.EXACT`, or `base.SATURATING` to know what a CPU
+            without VNNI would make of the program.
 
     Returns:
         Arrays by tensor name: the outputs, or all.
@@ -36,21 +42,27 @@ def run(
     """
     values = _checked(program, inputs)
     for operator in program.operators:
-        values[operator.output] = step(program, operator, values)
+        values[operator.output] = step(program, operator, values, products)
     return values if all_tensors else {name: values[name] for name in program.outputs}
 
 
-def step(program: Program, operator: Operator, values: Mapping[str, Array]) -> Array:
+def step(
+    program: Program,
+    operator: Operator,
+    values: Mapping[str, Array],
+    products: Products = EXACT,
+) -> Array:
     """Compute one operator of a program.
 
     Args:
         program, operator: which one.
         values: by name, at least the activations that it reads.
+        products: as `run`.
 
     Returns:
         The codes of its output.
     """
-    site = program.site(operator)
+    site = program.site(operator)._replace(products=products)
     given = [
         values[tensor.name] if tensor.data is None else jnp.asarray(tensor.data)
         for tensor in site.inputs
@@ -85,10 +97,13 @@ def _check_input(tensor: Tensor, value: Array) -> None:
         )
 
 
-def runner(program: Program, *, all_tensors: bool = False):
+def runner(program: Program, *, all_tensors: bool = False, products: Products = EXACT):
     """A compiled function of a program's inputs; compiles once for each batch size.
+
+    Args:
+        program, all_tensors, products: as `run`.
 
     Returns:
         inputs -> arrays by tensor name, as `run`.
     """
-    return jax.jit(lambda inputs: run(program, inputs, all_tensors=all_tensors))
+    return jax.jit(lambda inputs: run(program, inputs, all_tensors=all_tensors, products=products))

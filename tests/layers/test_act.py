@@ -20,6 +20,7 @@ FUNCTIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
     "identity": lambda x: x,
+    "leaky_relu": lambda x: np.where(x >= 0, x, 0.1 * x),
 }
 QUANTIZERS: dict[str, tuple[Quantizer, list[float]]] = {
     "pact": (Pact(4, alpha_init=3.0), [0.0]),
@@ -108,7 +109,7 @@ def test_an_activation_without_a_quantizer_names_the_remedy():
 def test_an_unknown_function_names_those_there_are():
     with pytest.raises(ValueError) as caught:
         Act("swish")
-    for part in ("Act.function", "'identity', 'relu', 'relu6'", "got 'swish'"):
+    for part in ("Act.function", "'identity', 'leaky_relu', 'relu', 'relu6'", "got 'swish'"):
         assert part in str(caught.value)
 
 

@@ -8,7 +8,19 @@ import pytest
 
 from qjax.core.codes import Codes
 from qjax.core.host import HostArray
-from qjax.layers import Add, AvgPool, Concat, Flatten, GlobalAvgPool, MaxPool, Subsample
+from qjax.layers import (
+    Add,
+    AvgPool,
+    Concat,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool,
+    Mul,
+    Pad,
+    Reshape,
+    Sub,
+    Subsample,
+)
 from qjax.layers.layer import Layer
 from qjax.layers.slots import Slot
 from qjax.methods.affine import AffineActivation
@@ -80,6 +92,39 @@ def test_sum_of_terms_on_different_grids(x: Codes, y: Codes):
     assert len(integer(layer, x, y).terms) == len(x.terms) + len(y.terms)
 
 
+@pytest.mark.parametrize("x", SUMS.values(), ids=SUMS)
+@pytest.mark.parametrize("y", SUMS.values(), ids=SUMS)
+def test_difference_of_terms_on_different_grids(x: Codes, y: Codes):
+    # Of other size, so that equal ones do not cancel to float64's last bits.
+    y = dataclasses.replace(y, offset=HostArray(y.offset.value + 0.5))
+    expected = x.decode() - y.decode()
+    assert_exact(integer(Sub(), x, y), expected)
+    assert_simulates(Sub(), (x, y), expected)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (2, 1, 1, 5), (2, 7, 6, 1)])
+def test_products_of_codes_are_exact(shape: tuple[int, ...]):
+    x, y = INPUTS["codes"], Input(-128, 127, 5, 0.011).codes(shape, seed=8)
+    expected = x.decode() * y.decode()
+    product = integer(Mul(), x, y)
+    assert_exact(product, expected)
+    assert_simulates(Mul(), (x, y), expected)
+    (term,) = product.terms
+    assert (term.low, term.high) == (178 * -133, 178 * 122)
+
+
+def test_a_gate_is_reshaped_and_padded_with_real_zero():
+    x = Input(0, 255, 9).codes((2, 12), seed=5)
+    assert_exact(integer(Reshape((2, 3, 2)), x), x.decode().reshape(2, 2, 3, 2))
+    image = INPUTS["codes"]
+    expected = np.pad(image.decode(), ((0, 0), (2, 0), (1, 3), (0, 0)))
+    layer = Pad(((2, 0), (1, 3)))
+    assert_exact(integer(layer, image), expected)
+    assert_simulates(layer, (image,), expected)
+    kept = integer(Reshape((42, 5)), SUMS["residual sum"])
+    np.testing.assert_allclose(kept.decode(), SUMS["residual sum"].decode().reshape(2, 42, 5))
+
+
 def test_a_tensor_added_to_itself():
     x = INPUTS["pending"]
     assert_exact(integer(Add(), x, x), 2 * x.decode())
@@ -135,6 +180,8 @@ def test_flattening_keeps_channels_with_their_scales(x: Codes):
         (GlobalAvgPool(), ("pending",)),
         (Add(), ("codes", "pending")),
         (Concat(), ("codes", "pending")),
+        (Sub(), ("pending", "codes")),
+        (Mul(), ("codes", "signed codes")),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -151,6 +198,9 @@ def test_an_output_quantizer_rounds_once(layer: Layer, inputs: tuple[str, ...]):
         (MaxPool(2), ("residual sum",), "pending residual sum.*quantized activation"),
         (Concat(), ("codes", "residual sum"), "pending residual sum; put a quantized activation"),
         (Subsample(2, 8), ("pending",), "pending sum; put a quantized activation before"),
+        (Pad(1), ("pending",), "pending sum; put a quantized activation before the padding"),
+        (Mul(), ("codes", "pending"), "a factor is a pending sum.*put an activation with"),
+        (Reshape((210,)), ("pending",), "a scale for each of 5 channels, which .210,. would mix"),
     ],
     ids=lambda value: type(value).__name__,
 )

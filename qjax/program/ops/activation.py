@@ -14,6 +14,7 @@ from qjax.core.fixedpoint import (
     rounding_divide_by_pot,
     saturating_rounding_doubling_high_mul,
 )
+from qjax.core.softmax import MOST, SHARE_BITS, softmax_shares
 from qjax.program.arithmetic import (
     FLOAT32,
     TFLITE,
@@ -134,9 +135,11 @@ class Lookup(Operator):
 
 @dataclasses.dataclass(frozen=True)
 class Softmax(Operator):
-    """exp(beta x) over its sum along the last axis, in gemmlowp's fixed point whatever the policy.
+    """exp(beta x) over its sum along the last axis, whatever the policy.
 
-    The output's scale is 1/256 and its zero point its least code. With d = x - max(x) <= 0 and
+    An int32 output holds the shares themselves in units of 2**-28 (`core/softmax.py`). An 8-bit one
+    is TFLite's: its scale is 1/256, its zero point its least code, and it is computed in gemmlowp's
+    fixed point. With d = x - max(x) <= 0 and
     beta S_x 2**26 as an integer multiplier, the exponent is Q5.26; differences that leave that
     range count as zero. Exponentials are summed in Q12.19, so at most 4,096 may be added.
 
@@ -157,20 +160,28 @@ class Softmax(Operator):
         """The input's."""
         (x,), output = site.inputs, site.output
         require_dtype(x, "int8", "uint8")
+        if not x.shape or x.shape[-1] is None or x.shape[-1] > MOST:
+            raise ValueError(f"{x} must have 1 to 4096 elements to add up, got shape {x.shape}")
+        if output.dtype == "int32":
+            if output.range != (0, 2**SHARE_BITS) or x.units.step * self.beta <= 0:
+                raise ValueError(f"{output} must declare the range 0 to 2**28, got {output.range}")
+            return x.shape
         require_dtype(output, x.dtype)
         least, _ = code_range(output.dtype)
         if abs(output.units.step * 256 - 1) > 1e-3 or output.units.zero != least:
             raise ValueError(
                 f"{output} must have scale 1/256 and zero point {least}, got {output.quantization}"
             )
-        if not x.shape or x.shape[-1] is None or x.shape[-1] > 4096:
-            raise ValueError(f"{x} must have 1 to 4096 elements to add up, got shape {x.shape}")
         if self._multiplier(site)[1] < 0:
             raise ValueError(f"{x}: beta times its scale must be at least 2**-27")
         return x.shape
 
     def compute(self, site: Site, *values: Array) -> Array:
         """Exponentials, their sum, its reciprocal, the products."""
+        (x,) = site.inputs
+        if site.output.dtype == "int32":
+            low, high = x.range
+            return softmax_shares(values[0], self.beta * x.units.step, high - low + 1)
         codes = values[0].astype(jnp.int32)
         q31, shift = self._multiplier(site)
         least = -math.floor(31 * 2**26 / 2**shift)

@@ -4,10 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
-from qjax.core.intconv import conv_acc, window_sum
+from qjax.core.intconv import window_sum
+from qjax.core.transposed import ones_acc, transposed_acc
 from qjax.core.windows import Padding, Pair, output_size
 from qjax.program.base import (
     Operator,
@@ -71,7 +71,7 @@ class Conv2D(Operator):
         """Accumulate in int32, then requantize."""
         plan = weights.plan(site.inputs[1])
         x, zero = weights.signed(values[0], site.inputs[0])
-        total = conv_acc(
+        total = weights.products(site).conv(
             x,
             jnp.asarray(plan.kernel),
             strides=self.strides,
@@ -100,8 +100,7 @@ class Conv2D(Operator):
 class TransposeConv2D(Operator):
     """Each pixel of x adds (x - Z_x) (w[i, j, c, o] - Z_w) at (a*sh + i - t, b*sw + j - l) of y.
 
-    Inputs as `Conv2D`, without groups. Computed as a convolution of x, spread out by its strides,
-    with the kernel turned round.
+    Inputs as `Conv2D`, without groups.
 
     Attributes:
         strides: (rows, columns) between the places that neighbouring pixels add to.
@@ -137,26 +136,13 @@ class TransposeConv2D(Operator):
         return (x.shape[0], *self.size, channels)
 
     def compute(self, site: Site, *values: Array) -> Array:
-        """Spread, convolve, requantize."""
+        """Accumulate in int32, then requantize."""
         plan = weights.plan(site.inputs[1])
         x, zero = weights.signed(values[0], site.inputs[0])
-        spread = lax.pad(x, jnp.asarray(zero, x.dtype), self._edges(x.shape, plan.kernel.shape))
-        kernel = jnp.asarray(plan.kernel[::-1, ::-1])
-        total = conv_acc(spread, kernel, pad_value=zero)
+        ends = self.strides, self.padding, self.size
+        total = transposed_acc(x, jnp.asarray(plan.kernel), *ends, zero)
         if plan.correction is not None:
             kh, kw, *_ = plan.kernel.shape
-            sums = window_sum(spread, (kh, kw))
+            sums = ones_acc(x, (kh, kw), *ends, zero)
             total = plan.double * total - weights.lanes(plan.correction, 4) * sums
         return weights.finish(site, total, plan, site.inputs[1].dtype == "uint8")
-
-    def _edges(
-        self, shape: tuple[int, ...], kernel: tuple[int, ...]
-    ) -> tuple[tuple[int, int, int], ...]:
-        """lax.pad's (before, after, between) that leaves `size` windows; after may be negative."""
-        rows = []
-        for axis in range(2):
-            before = kernel[axis] - 1 - self.padding[axis]
-            spread = (shape[1 + axis] - 1) * self.strides[axis] + 1
-            after = self.size[axis] + kernel[axis] - 1 - before - spread
-            rows.append((before, after, self.strides[axis] - 1))
-        return ((0, 0, 0), *rows, (0, 0, 0))

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array
 
 from qjax.core.fixedpoint import effective_multiplier
-from qjax.core.intconv import dense_acc
 from qjax.core.tables import round_half_away
 from qjax.core.thresholds import count_thresholds
 from qjax.program.base import Operator, Site, require_rank
@@ -64,7 +63,7 @@ class Dense(Operator):
         plan = weights.plan(weight)
         x, _ = weights.signed(values[0], site.inputs[0])
         rows = x.reshape(-1, plan.kernel.shape[0])
-        total = dense_acc(rows, jnp.asarray(plan.kernel))
+        total = weights.products(site).dense(rows, jnp.asarray(plan.kernel))
         if plan.correction is not None:
             sums = jnp.sum(rows, axis=1, keepdims=True, dtype=jnp.int32)
             total = plan.double * total - weights.lanes(plan.correction, 2) * sums

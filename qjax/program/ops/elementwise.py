@@ -145,7 +145,7 @@ def _sum(site: Site, values: tuple[Array, ...], sign: int) -> Array:
         zero_point=zero,
         zeros=zeros,
     )
-    terms = jnp.broadcast_arrays(left, right)
+    terms = [term.astype(jnp.int32) for term in jnp.broadcast_arrays(left, right)]
     return policy(site.policy)(terms, affine).astype(DTYPES[site.output.dtype])
 
 
@@ -173,8 +173,18 @@ class Mul(Operator):
 
     def infer(self, site: Site) -> Shape:
         """The broadcast shape."""
-        _check(site)
-        require_int32(str(site.output), self._bounds(site))
+        bounds = require_int32(str(site.output), self._bounds(site))
+        if site.output.dtype != "int32":
+            _check(site)
+            return broadcast_shape(*site.inputs)
+        for tensor in site.inputs:
+            require_dtype(tensor, "int8", "uint8")
+        low, high = site.output.range
+        if not low <= bounds[0] <= bounds[1] <= high or site.output.units.zero:
+            raise ValueError(
+                f"{site.output} must have zero point 0 and declare the range {bounds}, got "
+                f"{(low, high)}"
+            )
         return broadcast_shape(*site.inputs)
 
     def compute(self, site: Site, *values: Array) -> Array:
@@ -183,6 +193,8 @@ class Mul(Operator):
             centred(value, tensor)
             for value, tensor in zip(_aligned(site, *values), site.inputs, strict=True)
         )
+        if site.output.dtype == "int32":
+            return left * right
         steps = [tensor.units.step for tensor in (*site.inputs, site.output)]
         if site.policy in (*TFLITE, *FLOAT32):
             # TFLite's kernel, too, computes this one in float32 throughout.

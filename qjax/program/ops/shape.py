@@ -151,7 +151,8 @@ class Slice(Operator):
 class Concat(Operator):
     """Tensors side by side along one axis.
 
-    int8 and int16 tensors must be on the output's grid already. A uint8 one on another grid passes
+    int8 and int16 tensors must be on the output's grid already, or the output has a scale for each
+    channel along the axis and every channel keeps its own. A uint8 one on another grid passes
     through a table of its 256 codes, which TFLite's kernel computes in float32 as
     round(q * s + (-Z * s)) + Z_y with s = S_x * (1 / S_y), ties away from zero. int32 sums on
     different scales stand side by side under a scale for each channel.
@@ -184,9 +185,25 @@ class Concat(Operator):
                     f"axis {self.axis}"
                 )
             if tensor.dtype in ("int8", "int16"):
-                require_same_units(tensor, site.output)
+                self._check_units(tensor, site.output, total)
             total += size
         return (*first[: self.axis], total, *first[self.axis + 1 :])
+
+    def _check_units(self, tensor: Tensor, output: Tensor, start: int) -> None:
+        """Raise unless codes may pass unchanged to where they stand in the output."""
+        axis = output.quantization.axis if output.quantization else None
+        if axis is None or axis != self.axis or tensor.units.axis not in (None, axis):
+            return require_same_units(tensor, output)
+        size, every = tensor.shape[axis], output.shape[axis]
+        assert size is not None and every is not None
+        for field in ("scale", "zero_point"):
+            own, whole = (getattr(t.units, field).value for t in (tensor, output))
+            part = np.broadcast_to(whole, (every,))[start : start + size]
+            if not np.array_equal(np.broadcast_to(own, (size,)), part):
+                raise ValueError(
+                    f"{tensor} must have the {field} of its channels of {output}, got {own} for "
+                    f"{part}"
+                )
 
     def compute(self, site: Site, *values: Array) -> Array:
         """The codes side by side, clamped to the output's range."""

@@ -18,7 +18,7 @@ from jaxtyping import Array, Int
 
 from qjax.core.fixedpoint import multiply_by_quantized_multiplier_16bit, quantize_multiplier
 from qjax.program.arithmetic import TFLITE, land, multiplier, require_int32, rescale
-from qjax.program.base import Site, require_dtype
+from qjax.program.base import EXACT, Products, Site, require_dtype
 from qjax.program.tensor import Tensor
 
 
@@ -59,6 +59,17 @@ def plan(weight: Tensor) -> Weights:
         positive=np.maximum(effective, 0).sum(axes),
         negative=np.minimum(effective, 0).sum(axes),
     )
+
+
+def products(site: Site) -> Products:
+    """How the sums of a layer are computed.
+
+    Runtimes that add pairs in int16 do so for signed weights around zero; unsigned ones are widened
+    first, and int16 activations are.
+    """
+    x, weight = site.inputs[:2]
+    centred = weight.dtype == "int8" and not np.any(weight.units.zero_point.value)
+    return site.products if centred and x.dtype in ("int8", "uint8") else EXACT
 
 
 def signed(x: Array, tensor: Tensor) -> tuple[Array, int]:
