@@ -137,7 +137,7 @@ def test_the_reference_evaluator_agrees(name: str, tmp_path: Path):
     images = {n: v.transpose(0, 3, 1, 2) if v.ndim == 4 else v for n, v in given.items()}
     model = onnx.load(path)
     feeds = given if model.graph.node[0].op_type == "Transpose" else images
-    found = np.asarray(evaluator.run(None, feeds)[0])
+    found = np.asarray(list(evaluator.run(None, feeds))[0])
     ours = np.asarray(runner(program)(given)["y"])
     assert found.shape == ours.shape
     difference = np.abs(found.astype(int) - ours.astype(int))
