@@ -28,8 +28,9 @@ from qjax.record import Record, config_hash
 from qjax.surgery import fold_batch_norm, quantize
 from qjax.train import CONF, build, default_folder, plain, plain_errors, summary
 from qjax.training import checkpoint
-from qjax.training.finish import evaluate
-from qjax.training.run import CHECKPOINTS, result, trained_model
+from qjax.training.devices import find_devices
+from qjax.training.finish import evaluate, result
+from qjax.training.run import CHECKPOINTS, trained_model
 from qjax.training.spec import SAMPLE, RunSpec
 from qjax.training.state import split
 
@@ -91,7 +92,8 @@ def quantized_run(source: Path, images: int, words: Sequence[str]) -> Path:
     _keep(folder, model, accuracy)
     outcome = evaluate(spec, model, accuracy)
     record.write_layers(outcome.layers)
-    record.finish(result(spec, model, outcome, time.perf_counter() - begin))
+    seconds = time.perf_counter() - begin
+    record.finish(result(spec, model, outcome, seconds, find_devices(1, 1)))
     return folder
 
 
