@@ -31,8 +31,8 @@ from qjax.surgery import fold_batch_norm, quantize
 from qjax.train import CONF, build, default_folder, plain
 from qjax.training import checkpoint
 from qjax.training.devices import ONE
-from qjax.training.finish import evaluate
-from qjax.training.run import CHECKPOINTS, result, trained_model
+from qjax.training.finish import evaluate, result
+from qjax.training.run import CHECKPOINTS, trained_model
 from qjax.training.spec import SAMPLE, RunSpec
 from qjax.training.state import split
 

@@ -81,7 +81,7 @@ class Question:
             found = [cells[name, c].headline() if (name, c) in cells else None for c in columns]
             if any(found):
                 lines.append(Line(name, tuple((f.mean, f.std) if f else None for f in found)))
-        if not lines:
+        if not any(line.label != self.reference for line in lines):
             return None
         level = alone.headline() if alone is not None else None
         drawn = (self.reference, level.mean) if level is not None else None

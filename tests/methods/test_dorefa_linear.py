@@ -51,8 +51,8 @@ def test_tanh_is_a_line_for_small_weights():
     # tanh(w) = w - w^3 / 3: at 1e-3 the two differ by 1e-6 of a weight, no code moves.
     w = 1e-3 * jax.random.normal(jax.random.key(0), (512,))
     q, other = DoReFaLinearWeight(4), DoReFaWeight(4)
-    found = [one.codes(one.init(w, Role("weight", 512)), w)[0].codes for one in (q, other)]
-    np.testing.assert_array_equal(found[0], found[1])
+    ours, theirs = (one.codes(one.init(w, Role("weight", 512)), w)[0] for one in (q, other))
+    np.testing.assert_array_equal(ours.codes, theirs.codes)
 
 
 def test_a_clip_has_no_scale_to_keep():

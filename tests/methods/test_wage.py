@@ -314,10 +314,9 @@ def test_the_fixed_start_of_two_limits() -> None:
 
 def test_the_update_without_one_of_its_tricks() -> None:
     # sigma(8) = 2^-7. To nearest, 0.4 of Shift(0.9) = 1 is no step; unscaled, 0.4 is 51.2 steps.
-    w, g = {"kernel": jnp.zeros(2)}, {"kernel": jnp.array([0.9, 0.4])}
-    sigma, fields = 2.0**-7, {"weight_bits": None, "stochastic": False}
+    w, g = jnp.zeros(2), jnp.array([0.9, 0.4])
     for scaled, steps in ((True, [1, 0]), (False, [115, 51])):
-        rule = WageSgd(1.0, Constant(), scaled=scaled, **fields)
-        optimizer = rule.build(10, 10, {"kernel": "weight"})
-        moved: Any = optimizer.update(g, optimizer.init(w), w)[0]
-        np.testing.assert_array_equal(moved["kernel"], -sigma * np.array(steps))
+        rule = WageSgd(1.0, Constant(), weight_bits=None, stochastic=False, scaled=scaled)
+        optimizer = rule.build(10, 10, "weight")
+        moved, _ = optimizer.update(g, optimizer.init(w), w)
+        np.testing.assert_array_equal(moved, -(2.0**-7) * np.array(steps))
