@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 EXTREMES = (
     0,
     1,
@@ -161,8 +163,8 @@ def tflite_changed(content: bytes, rng: random.Random) -> bytes:
                 setattr(node, name, rng.choice(EXTREMES))
             elif isinstance(value, list) and value and isinstance(value[0], int | float):
                 value[rng.randrange(len(value))] = rng.choice(EXTREMES)
-            elif hasattr(value, "shape") and value.size:
-                changed = value.tolist()
+            elif isinstance(value, np.ndarray) and value.size:
+                changed: list = value.tolist()
                 changed[rng.randrange(len(changed))] = rng.choice(EXTREMES)
                 setattr(
                     node,
