@@ -204,10 +204,8 @@ def plan(config: DictConfig, programs: Programs | None = None) -> Planned:
                 "run.distributed joins the processes of one run, but this is a sweep; leave -m out"
             )
         connect()
-    if config.get("population", {}).get("stack") and config.run.get("devices", 1) not in (
-        "auto",
-        1,
-    ):
+    stacked = config.get("population", {}).get("stack")
+    if stacked and config.run.get("devices", 1) not in ("auto", 1):
         raise ValueError("population.stack steps on one device; leave run.devices=auto")
     spec = build(config, programs)
     folder = Path(config.run.folder or default_folder(config, spec))
