@@ -2,16 +2,20 @@
 
 Courbariaux, Hubara et al., "Binarized neural networks", arXiv 1602.02830, section 1.4, replace the
 multiplications of batch normalization by shifts with AP2(x) = sign(x) 2^round(log2 |x|). Here the
-factor of the whole normalization is rounded, once:
+factor of the whole normalization is rounded, once. With f = gamma / sqrt(var + eps) of the running
+variance:
 
-    y = (conv - mean) AP2(gamma / sqrt(var + eps)) + beta
+    evaluation   y = (conv - mean) AP2(f) + beta
+    training     y = (conv - mean_B) gamma / sqrt(var_B + eps) r + beta,   r = AP2(f) / f constant
 
-The gradient of AP2 is straight-through in the logarithm: dAP2(f) = AP2(f) / f df. A target whose
-requantization is a shift (`target=shift`) puts it in the place of `BatchNorm`.
+A factor of the batch's own variance would jump between two powers from step to step, and training
+would see another network than evaluation. A target whose requantization is a shift (`target=shift`)
+puts it in the place of `BatchNorm`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -32,8 +36,8 @@ class ShiftNorm(nnx.Module):
     Args:
         norm: the separate normalization to take over.
 
-    Differences from the paper: the variance is computed exactly, and gamma / sigma is rounded as
-    one number.
+    Differences from the paper: the variance is computed exactly, gamma / sigma is rounded as one
+    number, and the rounding's gradient goes straight through.
     """
 
     folds: ClassVar[bool] = False
@@ -55,12 +59,16 @@ class ShiftNorm(nnx.Module):
 
     def normalize(self, y: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
         """Normalize over all axes but the last."""
-        if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
+        held, mean, var = self.use_running_average, self.mean[...], self.var[...]
+        if not held:
             mean, var = moments(y)
             observe(self, mean, var)
-        factor = power_factor(self.scale[...], var, self.epsilon)
+        power = self._power()
+        running = self.scale[...] / jnp.sqrt(self.var[...] + self.epsilon)
+        ratio = jax.lax.stop_gradient(jnp.where(running == 0, 1, power / running))
+        factor = self.scale[...] / jnp.sqrt(var + self.epsilon) * ratio
+        # In evaluation the product is the power but for its last bit.
+        factor = straight_through(factor, power) if held else factor
         return (y * widened(factor, y) + widened(self.bias[...] - mean * factor, y)).astype(y.dtype)
 
     def folded(self, kernel: Array) -> Array:
@@ -69,15 +77,19 @@ class ShiftNorm(nnx.Module):
 
     def after(self) -> tuple[np.ndarray, np.ndarray]:
         """(factor, offset), each (c,) in float64; the factors are powers of two, either sign."""
-        factor = jax.jit(power_factor, static_argnums=2)(
-            self.scale[...], self.var[...], self.epsilon
-        )
         factor, bias, mean = (
-            np.asarray(value, np.float64) for value in (factor, self.bias[...], self.mean[...])
+            np.asarray(value, np.float64)
+            for value in (self._power(), self.bias[...], self.mean[...])
         )
         return factor, bias - mean * factor
 
+    def _power(self) -> Float[Array, " c"]:
+        still = (jax.lax.stop_gradient(v[...]) for v in (self.scale, self.var))
+        return power_factor(*still, self.epsilon)
 
+
+# Compiled, and a barrier behind every rounding: training and conversion must find the same power.
+@partial(jax.jit, static_argnames="epsilon")
 def power_factor(
     scale: Float[Array, " c"], var: Float[Array, " c"], epsilon: float
 ) -> Float[Array, " c"]:
@@ -87,9 +99,6 @@ def power_factor(
         >>> power_factor(jnp.array([1.0, -3.0, 0.0]), jnp.array([4.0, 1.0, 1.0]), 0.0).tolist()
         [0.5, -4.0, 0.0]
     """
-    # A barrier behind every rounding: training and conversion must find the same power.
     sigma = jax.lax.optimization_barrier(jnp.sqrt(var + epsilon))
     factor = jax.lax.optimization_barrier(scale / sigma)
-    power = jnp.sign(factor) * nearest_power(jnp.abs(factor))
-    ratio = jax.lax.stop_gradient(jnp.where(factor == 0, 1, power / factor))
-    return straight_through(factor * ratio, jax.lax.stop_gradient(power))
+    return jnp.sign(factor) * nearest_power(jnp.abs(factor))

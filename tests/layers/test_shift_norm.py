@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from qjax.layers.norm import BatchNorm
-from qjax.layers.shift_norm import ShiftNorm, power_factor
+from qjax.layers.shift_norm import ShiftNorm
 from qjax.layers.slots import FloatSlot
 from qjax.models.preact_resnet import PreActResNet
 from qjax.surgery import fold_batch_norm
@@ -41,22 +41,53 @@ def test_held_statistics_by_hand() -> None:
     assert factor.tolist() == [1.0, -0.5] and offset.tolist() == [-2.75, 0.5]
 
 
-def test_training_normalizes_by_the_batch_and_moves_the_statistics() -> None:
+def test_training_is_batch_normalization_times_what_rounding_changes() -> None:
     made = norm()
+    plain = BatchNorm(2, epsilon=0.0)
+    for name in ("scale", "bias", "mean", "var"):
+        getattr(plain, name)[...] = getattr(made, name)[...]
     y = jnp.asarray(np.random.default_rng(0).normal(2.0, 3.0, (4096, 2)), jnp.float32)
-    found = np.asarray(call(made, y))
-    mean, deviation = np.asarray(y).mean(0), np.asarray(y).std(0)
-    exact = np.asarray(made.scale[...]) / deviation
-    power = np.sign(exact) * 2 ** np.rint(np.log2(np.abs(exact)))
-    np.testing.assert_allclose(found, (np.asarray(y) - mean) * power + [0.25, 1], atol=1e-5)
-    np.testing.assert_allclose(made.mean[...], [2.7 + 0.1 * mean[0], -0.9 + 0.1 * mean[1]], 1e-5)
+    found, exact = (np.asarray(m.normalize(y)) for m in (made, plain))
+    # 0.9 * 4 + 0.1 * 9 and 0.9 * 1 + 0.1 * 9, nearly.
+    np.testing.assert_allclose(made.var[...], [4.5, 1.8], rtol=0.05)
+    np.testing.assert_array_equal(made.var[...], plain.var[...])
+    held = np.array([1.5, -0.7]) / np.sqrt(np.asarray(made.var[...], np.float64))
+    ratio = 2 ** np.rint(np.log2(np.abs(held))) / np.abs(held)
+    bias = np.asarray(made.bias[...])
+    np.testing.assert_allclose(found - bias, (exact - bias) * ratio, atol=1e-5)
 
 
-def test_the_gradient_goes_straight_through_in_the_logarithm() -> None:
-    scale, var = jnp.array([1.5, -0.7, 0.0]), jnp.array([4.0, 1.0, 1.0])
-    slope = jax.grad(lambda s: power_factor(s, var, 0.0).sum())(scale)
-    # d AP2(f) / ds = AP2(f) / f * df / ds, and 1 / sigma where nothing says otherwise.
-    np.testing.assert_allclose(slope, [1.0 / 1.5, -0.5 / -0.7, 1.0], rtol=1e-6)
+def test_the_gradient_is_that_of_batch_normalization_times_the_same() -> None:
+    y = jnp.asarray(np.random.default_rng(1).normal(2.0, 3.0, (64, 2)), jnp.float32)
+    upstream = jnp.asarray(np.random.default_rng(2).normal(size=(64, 2)), jnp.float32)
+
+    def slope(made) -> jax.Array:
+        graph, state = nnx.split(made)
+        call = lambda y: jnp.sum(nnx.merge(graph, state, copy=True).normalize(y) * upstream)  # noqa: E731
+        return jax.grad(call)(y)
+
+    plain, made = BatchNorm(2), ShiftNorm(BatchNorm(2))
+    after = nnx.clone(made)
+    after.normalize(y)
+    held = 1 / np.sqrt(np.asarray(after.var[...], np.float64) + made.epsilon)
+    ratio = 2 ** np.rint(np.log2(held)) / held
+    np.testing.assert_allclose(slope(made), np.asarray(slope(plain)) * ratio, atol=1e-6)
+
+
+def test_held_statistics_pass_a_gradient_to_gamma() -> None:
+    made = norm()
+    made.eval()
+    graph, state = nnx.split(made)
+    y = jnp.array([[5.0, 1.0]])
+
+    def total(scale: jax.Array) -> jax.Array:
+        copy = nnx.merge(graph, state, copy=True)
+        copy.scale[...] = scale
+        return copy.normalize(y).sum()
+
+    # r (y - mean) / sigma with r = 1 / 0.75 and 0.5 / 0.7.
+    found = jax.grad(total)(made.scale[...])
+    np.testing.assert_allclose(found, [2 / 2 / 0.75, 2 * 0.5 / 0.7], rtol=1e-6)
 
 
 def test_normalizations_that_stand_alone_are_replaced_too_and_can_be_frozen() -> None:
