@@ -1,9 +1,12 @@
 """Jobs of a population leave what single runs leave, bit for bit; stacked ones nearly so."""
 
 import dataclasses
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -61,6 +64,18 @@ def test_runs_that_share_programs_are_the_single_runs(method: str, tmp_path: Pat
         assert_same_run(tmp_path / f"shared{number}", tmp_path / f"single{number}")
     sums = {read(tmp_path / f"shared{number}").config_hash for number in range(len(MEMBERS))}
     assert len(sums) == len(MEMBERS)
+
+
+def test_a_later_member_compiles_its_integer_network_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs = Programs()
+    Run(member("pact", *MEMBERS[0]), tmp_path / "first", programs)()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        Run(member("pact", *MEMBERS[1]), tmp_path / "second", programs)()
+    compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
+    # Its scales are constants of its program; nothing else depends on bits, seed or rate.
+    assert compiled == ["run"]
 
 
 def test_loops_that_share_programs_share_steps_and_arrays() -> None:
@@ -124,7 +139,7 @@ def test_a_stack_ends_close_to_single_runs(
     assert command(monkeypatch, alone, "-m", *words, "hydra/launcher=population") == 0
     assert "4 jobs share one compilation" in capsys.readouterr().err
     for one, other in zip(jobs_in(many), jobs_in(alone), strict=True):
-        assert one.overrides == (*other.overrides, "population.stack=true")
+        assert one.overrides == (*other.overrides, "population.stack=True")
         assert one.folder is not None and other.folder is not None
         first, second = many / one.folder, alone / other.folder
         assert read(first).config_hash != read(second).config_hash, "their numbers differ"
