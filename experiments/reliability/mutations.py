@@ -156,7 +156,7 @@ def tflite_changed(content: bytes, rng: random.Random) -> bytes:
         for _ in range(rng.randint(1, 3)):
             node = rng.choice([found for found in _objects(model) if vars(found)])
             name = rng.choice(list(vars(node)))
-            value = getattr(node, name)
+            value: Any = getattr(node, name)
             if isinstance(value, bool) or value is None:
                 continue
             if isinstance(value, int):
