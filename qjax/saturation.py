@@ -1,7 +1,7 @@
 """Predicts an integer network's accuracy on CPUs without VNNI, where pairs of products saturate.
 
     python -m qjax.saturation file=NET.onnx data=cifar10 samples=1000
-    python -m qjax.saturation folder=FOLDER        what its ONNX export would score there
+    python -m qjax.saturation folder=FOLDER        what the ONNX export of a run would score there
 
 On such CPUs onnxruntime adds two products of an unsigned and a signed byte in 16 bits. Weights that
 stay inside +-64 never overflow them; weights of full range may, silently. Prints one line of JSON:
