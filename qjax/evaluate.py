@@ -1,7 +1,15 @@
 """`python -m qjax.evaluate folder=FOLDER`: the three accuracies of a run again, from its
 checkpoint.
 
-Other keys override the run's configuration, e.g. `run.policy=thresholds` or `data.test_limit=100`.
+    python -m qjax.evaluate folder=FOLDER run.policy=thresholds
+    python -m qjax.evaluate folder=FOLDER engine=onnxruntime
+
+Keys of the run's configuration override it, e.g. `data.test_limit=100`.
+
+`engine=litert` or `engine=onnxruntime` exports the network, compares the file with that runtime on
+some test images operator by operator, and evaluates the whole test set at the runtime's own speed:
+for large jobs. It prints its accuracy beside the network's, and images a second of both.
+`calibrate=true` as in `python -m qjax.export`.
 """
 
 from __future__ import annotations
@@ -12,11 +20,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from qjax.launchers.errors import plain_errors
+from qjax.program.arguments import flag
 from qjax.record import read
 from qjax.target import check_words
-from qjax.train import build, plain_errors
+from qjax.train import build
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.run import trained_model
+
+_OWN = ("folder", "engine", "calibrate")
+_USAGE = "usage: python -m qjax.evaluate folder=FOLDER [engine=NAME] [key=value ...]"
 
 
 def stored_config(folder: Path, overrides: list[str]) -> DictConfig:
@@ -53,27 +66,37 @@ def reevaluate(folder: Path, overrides: list[str]) -> Outcome:
 def main(arguments: list[str]) -> None:
     """Entry point."""
     with plain_errors():
-        named = [text for text in arguments if text.startswith("folder=")]
-        if len(named) != 1 or any("=" not in text for text in arguments):
-            raise ValueError(
-                f"usage: python -m qjax.evaluate folder=FOLDER [key=value ...], got {arguments}"
-            )
-        folder = Path(named[0].removeprefix("folder="))
-        words = [text for text in arguments if text not in named]
-        check_words(words, stored_config(folder, []).get("target", {}).get("name"))
-        outcome = reevaluate(folder, words)
-        recorded = (folder / "result.json").exists()
-        print(
-            json.dumps(
-                {
-                    "accuracy": outcome.accuracy,
-                    "recorded": dict(read(folder).accuracy) if recorded else None,
-                    "agreement": outcome.agreement,
-                    "integer": outcome.integer,
-                },
-                indent=2,
-            )
-        )
+        if any("=" not in text for text in arguments):
+            raise ValueError(f"arguments must be key=value, got {arguments}; {_USAGE}")
+        options = dict(text.split("=", 1) for text in arguments)
+        own = {key: options.pop(key) for key in _OWN if key in options}
+        if "folder" not in own or len(arguments) != len(own) + len(options):
+            raise ValueError(f"folder must be given, and every key once, got {arguments}; {_USAGE}")
+        folder = Path(own["folder"])
+        overrides = [f"{key}={value}" for key, value in options.items()]
+        check_words(overrides, stored_config(folder, []).get("target", {}).get("name"))
+        if "engine" in own:
+            # Imported here: it needs the packages of the export extra, and this module.
+            from qjax.export import Trained
+
+            fill = flag(own, "calibrate", False)
+            try:
+                found = Trained(folder, overrides).engine(own["engine"], fill)
+            except ImportError as error:
+                raise ValueError(str(error)) from error
+        else:
+            outcome = reevaluate(folder, overrides)
+            found = {
+                "accuracy": outcome.accuracy,
+                "recorded": _recorded(folder),
+                "agreement": outcome.agreement,
+                "integer": outcome.integer,
+            }
+        print(json.dumps(found, indent=2))
+
+
+def _recorded(folder: Path) -> dict[str, object] | None:
+    return dict(read(folder).accuracy) if (folder / "result.json").exists() else None
 
 
 if __name__ == "__main__":

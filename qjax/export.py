@@ -24,6 +24,7 @@ gives it one from training images: another network than the trained one.
 """
 
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,10 +37,12 @@ from qjax.core.codes import Codes
 from qjax.evaluate import stored_config
 from qjax.integerize import LOGIT_BITS, IntegerNetwork, integerize
 from qjax.program.arguments import flag, key_values, whole
-from qjax.program.formats import FORMATS, check, export
+from qjax.program.engines import ENGINES, classify_all
+from qjax.program.formats import FORMATS, check, compared, export
 from qjax.program.from_network import Recorder
 from qjax.program.logits import common_grid
 from qjax.program.program import Program
+from qjax.program.run import runner
 from qjax.train import build
 from qjax.training.run import CHECKPOINTS, trained_model
 from qjax.training.spec import RunSpec
@@ -48,6 +51,10 @@ from qjax.tree import get, swap
 _KEYS = ("folder", "format", "out", "images", "compare", "calibrate")
 _CALIBRATION = 256
 """Training images that say what a tensor reaches."""
+_PARITY = 20
+"""Test images that an engine is compared on, operator by operator."""
+_TIMED = 2000
+"""Test images that the network itself classifies beside an engine."""
 
 
 class _Recorded(nnx.Module):
@@ -116,9 +123,8 @@ def main(arguments: Sequence[str]) -> int:
         if unknown:
             raise ValueError(f"format must be among {', '.join(FORMATS)}, got {unknown[0]!r}")
         folder = Path(options["folder"])
-        counts = [
-            whole(options, key, usual, 0) for key, usual in (("images", 200), ("compare", 20))
-        ]
+        usual = (("images", 200), ("compare", 20))
+        counts = [whole(options, key, count, 0) for key, count in usual]
         fill = flag(options, "calibrate", False)
         trained = Trained(folder)
         return trained.export(names, Path(options.get("out", folder)), counts, fill)
@@ -132,14 +138,15 @@ class Trained:
 
     Args:
         folder: of the run.
+        overrides: of its configuration.
 
     Raises:
         FileNotFoundError, ValueError: the folder holds no trained network, or none of integers.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, overrides: Sequence[str] = ()) -> None:
         self.folder = folder
-        self.spec: RunSpec = build(stored_config(folder, []))
+        self.spec: RunSpec = build(stored_config(folder, list(overrides)))
         model, _ = trained_model(self.spec, folder)
         data, settings = self.spec.data, self.spec.settings
         network = integerize(model, self.spec.pixels, data.shape, settings.policy)
@@ -187,6 +194,51 @@ class Trained:
             "the checkpoint, which has the optimizer's too"
         )
         return int(mismatched > 0)
+
+    def engine(self, name: str, fill: bool) -> dict[str, object]:
+        """Evaluate the test set by another runtime.
+
+        Args:
+            name: of the runtime, one of `ENGINES`.
+            fill: as `export`.
+
+        Returns:
+            What `python -m qjax.evaluate` prints.
+
+        Raises:
+            ValueError: no such runtime, or its codes differ on the sample.
+            RuntimeUnfit: this processor's runtime does not compute what the file says.
+        """
+        if name not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
+        data, size = self.spec.data, self.spec.settings.eval_batch
+        engine = ENGINES[name]
+        calibration, _ = data.sample(_CALIBRATION)
+        with tempfile.TemporaryDirectory() as work:
+            path = Path(work) / FORMATS[engine.form].file
+            exported = export(self.program, engine.form, path, calibration, fill)
+            parity = compared(exported, engine.form, self.test_images(_PARITY)[0]).summary()
+            if parity["mismatched_codes"] or parity["unsupported"]:
+                raise ValueError(f"{name} does not compute what the file says: {parity}")
+            found = classify_all(engine.start(path, size), data.test_batches(size), size)
+        own = runner(self.program)
+        sample, labels = self.test_images(_TIMED)
+        batches = [sample[start : start + size] for start in range(0, len(sample), size)]
+        ours = classify_all(lambda images: own(images)["class"], batches, size)
+        return {
+            "engine": name,
+            "parity": parity | {"images": _PARITY},
+            "accuracy": {
+                "engine": float(np.mean(found.classes == data.test_labels)),
+                "integer": float(np.mean(ours.classes == labels)),
+            },
+            "images": {"engine": len(found.classes), "integer": len(labels)},
+            "images_per_second": {
+                "engine": round(found.images_per_second, 1),
+                "integer": round(ours.images_per_second, 1),
+            },
+            "same_class": float(np.mean(found.classes[: len(labels)] == ours.classes)),
+        }
 
 
 def trained_program(folder: Path) -> Program:

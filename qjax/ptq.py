@@ -24,11 +24,13 @@ from jax import numpy as jnp
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.evaluate import stored_config
+from qjax.launchers.errors import plain_errors
 from qjax.record import Record, config_hash
+from qjax.results.summary import summary
 from qjax.surgery import fold_batch_norm, quantize
-from qjax.train import CONF, build, default_folder, plain, plain_errors, summary
+from qjax.train import CONF, build, default_folder, plain
 from qjax.training import checkpoint
-from qjax.training.devices import find_devices
+from qjax.training.devices import ONE
 from qjax.training.finish import evaluate, result
 from qjax.training.run import CHECKPOINTS, trained_model
 from qjax.training.spec import SAMPLE, RunSpec
@@ -92,8 +94,7 @@ def quantized_run(source: Path, images: int, words: Sequence[str]) -> Path:
     _keep(folder, model, accuracy)
     outcome = evaluate(spec, model, accuracy)
     record.write_layers(outcome.layers)
-    seconds = time.perf_counter() - begin
-    record.finish(result(spec, model, outcome, seconds, find_devices(1, 1)))
+    record.finish(result(spec, model, outcome, time.perf_counter() - begin, ONE))
     return folder
 
 

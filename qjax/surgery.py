@@ -74,8 +74,7 @@ def quantize(model: nnx.Module, recipe: Recipe, sample: Array, seed: int = 0) ->
     layers = dict(walk(copy))
     for index, ((path, slot), quantizer) in enumerate(chosen.items()):
         key = jax.random.fold_in(jax.random.key(seed), index)
-        is_float = getattr(quantizer, "is_float", False)
-        bound = FloatSlot() if is_float else _bind(quantizer, slot, tensors[path], key)
+        bound = FloatSlot() if quantizer.is_float else _bind(quantizer, slot, tensors[path], key)
         setattr(layers[path], slot, bound)
     return copy
 
@@ -130,9 +129,9 @@ def fold_batch_norm(model: nnx.Module, make: Callable[[BatchNorm], nnx.Module]) 
         )
     for layer in normed:
         layer.norm = make(layer.norm)  # pyright: ignore[reportAttributeAccessIssue]
-    alone = [layer for _, layer in walk(copy) if isinstance(layer, Norm)]
-    for layer in [] if folds else alone:
-        layer.statistics = make(layer.statistics)  # pyright: ignore[reportAttributeAccessIssue]
+    for _, layer in walk(copy):
+        if not folds and isinstance(layer, Norm) and isinstance(layer.statistics, BatchNorm):
+            layer.statistics = make(layer.statistics)  # pyright: ignore[reportAttributeAccessIssue]
     return copy
 
 

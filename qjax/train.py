@@ -4,11 +4,7 @@ record.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,22 +12,19 @@ from typing import Any
 import hydra
 from flax import nnx
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.core.exactness import use_exact_products
 from qjax.core.requantize import policy
-from qjax.core.versions import check_versions
+from qjax.launchers.errors import plain_errors
 from qjax.launchers.jobs import carry_out
-from qjax.record import NOT_HASHED, config_hash, read
+from qjax.record import NOT_HASHED, config_hash
+from qjax.results.summary import summary
 from qjax.target import Target, check_words
-from qjax.training.checkpoint import CheckpointError
-from qjax.training.devices import agreed, connect, first_process
-from qjax.training.events import EventsError
+from qjax.training.devices import agreed, connect, disconnect, first_process
 from qjax.training.hooks import CrossEntropy, Hooks
-from qjax.training.loop import NonFiniteError
 from qjax.training.planned import Planned, fresh
 from qjax.training.precision import Precision
 from qjax.training.programs import Programs
@@ -40,37 +33,6 @@ from qjax.training.spec import RunSpec, Settings
 from qjax.training.step import StepSettings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr and exit code 1; defects keep a
-    traceback.
-    """
-    try:
-        check_versions()
-    except RuntimeError as error:
-        _fail(str(error))
-    use_exact_products()
-    try:
-        yield
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        _fail(f"{cause} ({error.args[0].splitlines()[-1]})" if error.args else str(cause))
-    except (ValueError, FileNotFoundError, NonFiniteError, CheckpointError, EventsError) as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        _fail(
-            f"cannot write {error.filename or 'the record'}: {error.strerror}; free space or make "
-            "the folder writable, then repeat the command: it goes on from the last checkpoint"
-        )
-
-
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(1)
 
 
 def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
@@ -126,8 +88,9 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
 
 def _data(config: DictConfig, target: Target | None, programs: Programs) -> Any:
     """The data set, its pixels in the range that the target prescribes, else the chosen one."""
-    parts = [config[part] for part in ("data", "pixels", "target") if config.get(part)]
-    chosen = json.dumps([OmegaConf.to_container(part, resolve=True) for part in parts])
+    names = ("data", "pixels", "target.pixels")
+    parts = [OmegaConf.select(config, name) for name in names]
+    chosen = json.dumps([part and OmegaConf.to_container(part, resolve=True) for part in parts])
 
     def reading() -> Any:
         data = instantiate(config.data)
@@ -280,36 +243,6 @@ def resumed(config: DictConfig) -> DictConfig:
     return stored
 
 
-def summary(folder: Path) -> str:
-    """The result in a few lines."""
-    record = read(folder)
-    accuracy = record.accuracy
-    forms = {k: accuracy[k] for k in ("float", "simulated", "integer")}
-    share = {k: "-" if v is None else f"{100 * v:.2f} %" for k, v in forms.items()}
-    lines = [
-        f"accuracy   float {share['float']}   simulated {share['simulated']}   "
-        f"integer {share['integer']}",
-    ]
-    if record.agreement["predictions"] is not None:
-        codes = record.agreement["codes"].values()
-        least = min(codes, default=1.0)
-        floats = ", ".join(record.integer["float_layers"]) or "none"
-        widest = max(record.integer["accumulator_bits"].values(), default=0)
-        lines += [
-            f"agreement  predictions {100 * record.agreement['predictions']:.3f} %   "
-            f"codes at least {100 * least:.4f} % in every layer",
-            f"integer    float-free {record.integer['float_free']}   float layers {floats}   "
-            f"weights {record.integer['weight_bytes']:,} bytes   "
-            f"accumulators up to {widest} bits",
-        ]
-    alarms = record.extra.get("alarms", [])
-    lines += [
-        f"alarm      {row['message']} ({row['phase']}, epoch {row['epoch']})" for row in alarms
-    ]
-    lines.append(f"seconds    {record.seconds:.1f} on {record.device}")
-    return "\n".join(lines)
-
-
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float | None:
     """Entry point; a job of a sweep returns its accuracy to the sweeper."""
@@ -321,6 +254,7 @@ def main(config: DictConfig) -> float | None:
         if first_process():
             print(summary(folder))
             print(f"record: {folder}")
+        disconnect()
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def settled(affine: Affine) -> Affine:
         >>> settled(numbers).scales[0].tolist()
         [0.5, 0.0]
     """
-    if len(affine.scales) > 1:
+    (scale, *others), reach = affine.scales, affine.reach[0]
+    if others:
         return affine
-    (scale,), (reach,) = affine.scales, affine.reach
     edge = affine.span + 1
     offset = np.clip(affine.offset, affine.low - edge, affine.high + edge)
     size = np.abs(scale)

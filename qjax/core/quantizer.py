@@ -61,6 +61,7 @@ class Quantizer(abc.ABC):
             a normalization of their products must follow.
         stochastic: whether `__call__` (and `linear`) take a further argument `key`, a random key
             that is fresh at every training step; it is None in evaluation, where noise is off.
+        is_float: whether it leaves the tensor as it is (`NoQuantizer`): no codes, no slot.
         not_idempotent: why quantizing a quantized tensor may change it again; empty where it may
             not, which the laws then hold.
     """
@@ -71,6 +72,7 @@ class Quantizer(abc.ABC):
     rectifies: ClassVar[bool] = False
     rescales: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    is_float: ClassVar[bool] = False
     not_idempotent: ClassVar[str] = ""
 
     @abc.abstractmethod

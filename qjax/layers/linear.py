@@ -167,12 +167,7 @@ class IntegerLinear(nnx.Module):
         self.weight_bits = sum(plan.bits for plan in plans)
         self.operand_bits = (operand.high - operand.low).bit_length()
         self.weight_bytes = sum((plan.kernel.size * plan.bits + 7) // 8 for plan in plans)
-        if max(self.accumulator_bits) > 32:
-            raise ValueError(
-                f"its accumulator could need {max(self.accumulator_bits)} bits, more than int32 "
-                f"holds; use fewer bits "
-                "or a smaller fan-in"
-            )
+        _require_int32(max(self.accumulator_bits))
 
     @property
     def accumulator_bits(self) -> tuple[int, ...]:
@@ -206,6 +201,14 @@ class IntegerLinear(nnx.Module):
         if sums.shape[-1] > 1:
             sums = jnp.repeat(sums, acc.shape[-1] // sums.shape[-1], -1)
         return self.doubles[i] * acc - zero * sums
+
+
+def _require_int32(bits: int) -> None:
+    if bits > 32:
+        raise ValueError(
+            f"its accumulator could need {bits} bits, more than int32 holds; use fewer bits or a "
+            "smaller fan-in"
+        )
 
 
 def _bounds(plan: WeightPlan, low: int, high: int) -> tuple[int, int]:

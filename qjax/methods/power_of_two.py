@@ -89,12 +89,9 @@ class PowerOfTwo(Quantizer):
             ValueError: codes on the sample that are not those of one uniform grid.
         """
         p = self.of.init(x, role)
-        terms = self.of.codes(p, x)
-        label, single = (
-            self.of.label,
-            any(x.ndim and value.shape == x.shape for value in p.values()),
-        )
-        if len(terms) > 1 or single or not (self.of.rescales or _is_uniform(terms[0], x)):
+        first, *more = self.of.codes(p, x)
+        label, single = self.of.label, any(x.ndim and n.shape == x.shape for n in p.values())
+        if more or single or not (self.of.rescales or _is_uniform(first, x)):
             raise ValueError(
                 f"PowerOfTwo.of must have one uniform grid a tensor or channel, {label} has "
                 "none; choose pact, dorefa, lsq, minmax, sawb, fqn, or a target of free scales"

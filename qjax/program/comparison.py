@@ -79,7 +79,7 @@ class Comparison:
         }
 
 
-class RuntimeUnfit(RuntimeError):
+class RuntimeUnfit(ValueError):
     """The runtime cannot be a reference on this machine; the message says why."""
 
 

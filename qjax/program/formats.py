@@ -9,16 +9,21 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from qjax.program.comparison import Comparison, RuntimeUnfit, compare_onnx, compare_tflite
-from qjax.program.comparison import image_inputs
+from qjax.program.comparison import (
+    Comparison,
+    RuntimeUnfit,
+    compare_onnx,
+    compare_tflite,
+    image_inputs,
+)
 from qjax.program.lowering.container import ONNX, TFLITE, Container
 from qjax.program.lowering.lower import Lowered, lower, observe
-from qjax.program.lowering.report import Deviation, deviation
+from qjax.program.lowering.report import deviation
 from qjax.program.onnx.write import write_onnx
 from qjax.program.program import Program
+from qjax.program.run import run
 from qjax.program.save import save
 from qjax.program.stablehlo import read_stablehlo, write_stablehlo
-from qjax.program.run import run
 from qjax.program.tflite_write import write_tflite
 
 type Pixels = UInt8[np.ndarray, "n h w c"]

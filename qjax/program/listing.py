@@ -54,9 +54,12 @@ def _operator_row(
 def _row(
     label: str, kind: str, read: str, constants: str, output: Tensor, note: str
 ) -> tuple[str, ...]:
-    name = output.name
-    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
-    return (label, kind, read, constants, *_units(output), note, short)
+    return (label, kind, read, constants, *_units(output), note, shortened(output.name))
+
+
+def shortened(name: str) -> str:
+    """A name cut to the width of a column."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def _units(tensor: Tensor) -> tuple[str, str, str]:

@@ -7,8 +7,10 @@ a run computes the same as on one device, up to the order of floating-point sums
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -159,6 +161,8 @@ def connect() -> None:
     Under Slurm and Open MPI JAX finds them itself. Elsewhere the environment names them:
     JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID (from 0).
 
+    A process that ends without `disconnect` has failed: it ends at once, with exit code 1.
+
     Raises:
         ValueError: they cannot be found.
     """
@@ -177,6 +181,21 @@ def connect() -> None:
             f"run.distributed=true: the processes of this job are not found ({error}); start them "
             "with srun, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
+    atexit.register(_leave)
+
+
+def disconnect() -> None:
+    """Wait until every process of this job is here, and part."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
+def _leave() -> None:
+    """End a process that has failed. JAX would wait minutes for the others, who wait for it."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def first_process() -> bool:

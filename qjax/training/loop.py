@@ -261,20 +261,21 @@ class PhaseLoop:
             self.state, found = self.call(self.state, next(stream))
             metrics.append(found)
             end = min(begin + self.steps_per_call, steps)
-            if end // every > begin // every:
-                self._check_finite()
+            if end // every > begin // every and len(metrics) > 1:
+                # At the call before, so that the device has this one to do meanwhile.
+                self._check_finite(metrics[-2]["failed"])
             if on_call is not None:
                 loss = found["loss"]
                 on_call(loss[end - begin - 1] if loss.ndim else loss, end - begin)
-        self._check_finite()
+        self._check_finite(self.state.failed)
         rows = gathered(metrics, steps)
         # A step that overflowed under a loss scale was not taken.
         losses = rows["loss"][rows["taken"]]
         mean_loss = float(np.mean(losses)) if len(losses) else float("nan")
         return mean_loss, float(np.sum(rows["correct"])), float(rows["learning_rate"][-1])
 
-    def _check_finite(self) -> None:
-        failed = int(self.state.failed)
+    def _check_finite(self, noted: Array) -> None:
+        failed = int(np.asarray(noted).ravel()[-1])
         if failed < 0:
             return
         # The state stopped at the failing step, so the step can be looked at again.

@@ -98,7 +98,7 @@ def make_step(
 
     Returns:
         The function. Metrics: `loss` (with penalties), `correct` (count), `learning_rate`, `taken`
-        (False for a step that overflowed or came after a failure).
+        (False for a step that overflowed or came after a failure), `failed` (as in the new state).
     """
     forward = _forward(graphs, hooks, settings)
 
@@ -137,7 +137,7 @@ def make_step(
         rate = opt.learning_rate  # pyright: ignore[reportAttributeAccessIssue] - see `Optimizer`
         new, taken = _guard(state, new, value)
         metrics = {"loss": value, "correct": correct, "learning_rate": rate, "taken": taken}
-        return new, metrics
+        return new, metrics | {"failed": new.failed}
 
     return step
 

@@ -12,10 +12,11 @@ from qjax.core.affine import Affine
 from qjax.core.requantize import q31_even
 from qjax.floatfree import check_float_free
 from qjax.integerize import integerize
+from qjax.launchers.errors import plain_errors
 from qjax.layers.slots import Requantize
 from qjax.record import read
 from qjax.surgery import error_slots
-from qjax.train import CONF, build, plain_errors, plan, train
+from qjax.train import CONF, build, plan, train
 from qjax.training.run import trained_model
 from tests.configs.compose import TINY, composed
 

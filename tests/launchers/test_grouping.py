@@ -75,6 +75,12 @@ def test_what_cannot_be_built_is_on_its_own() -> None:
     assert list(groups(jobs).values()) == [[0], [1], [2]]
 
 
+@pytest.mark.parametrize("target", ["tflite", "onnxruntime", "shift", "academic"])
+def test_bits_are_traced_under_a_target_too(target: str) -> None:
+    jobs = [f"{PACT} target={target}", f"{PACT} target={target} w_bits=2 a_bits=3", PACT]
+    assert list(groups(configs(*jobs)).values()) == [[0, 1], [2]]
+
+
 def test_error_bits_are_traced() -> None:
     jobs = configs("+experiment=dorefa_w1a2g6", "+experiment=dorefa_w1a2g6 g_bits=4")
     assert list(groups(jobs).values()) == [[0, 1]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from qjax.methods.pact import Pact
 from qjax.recipe import Recipe, Rule
 from qjax.record import read, read_metrics
 from qjax.training.checkpoint import checkpoints, load_arrays
-from qjax.training.feed import Resident
 from qjax.training.loop import PhaseLoop
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
@@ -51,11 +51,11 @@ def member(method: str, w: int, a: int, seed: int, rate: float) -> RunSpec:
 )
 def test_runs_that_share_programs_are_the_single_runs(method: str, tmp_path: Path) -> None:
     programs = Programs()
+    made = []
     for number, values in enumerate(MEMBERS):
         Run(member(method, *values), tmp_path / f"shared{number}", programs)()
-        if number == 0:
-            made = programs.made
-    assert programs.made == made, "a later member compiled something of its own"
+        made.append(programs.made)
+    assert set(made) == {made[0]}, "a later member compiled something of its own"
     for number, values in enumerate(MEMBERS[1:], start=1):
         Run(member(method, *values), tmp_path / f"single{number}")()
         assert_same_run(tmp_path / f"shared{number}", tmp_path / f"single{number}")
@@ -66,7 +66,7 @@ def test_runs_that_share_programs_are_the_single_runs(method: str, tmp_path: Pat
 def test_loops_that_share_programs_share_steps_and_arrays() -> None:
     programs = Programs()
 
-    def loop(seed: int, epochs: int) -> PhaseLoop:
+    def loop(seed: int, epochs: int) -> Any:
         run = member("pact", 4, 4, seed, 0.1)
         phase = dataclasses.replace(run.phases[0], epochs=epochs)
         run = dataclasses.replace(run, phases=(phase,))
@@ -74,7 +74,6 @@ def test_loops_that_share_programs_share_steps_and_arrays() -> None:
         return PhaseLoop(model, phase, run.data, run.loop_settings(0), programs=programs)
 
     one, two, longer = loop(0, 2), loop(1, 2), loop(0, 3)
-    assert all(isinstance(made.feed, Resident) for made in (one, two, longer))
     assert one.batch(0, 0).images is two.batch(0, 0).images is longer.batch(0, 0).images
     assert one.step.func is two.step.func and one.evaluator is two.evaluator
     assert longer.step.func is not one.step.func, "the schedule spans another number of steps"

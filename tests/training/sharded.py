@@ -22,7 +22,7 @@ from qjax.data.imagefolder import load
 from qjax.data.pipeline import Crops
 from qjax.models.small import SmallCNN
 from qjax.training import checkpoint
-from qjax.training.devices import connect, find_devices, first_process
+from qjax.training.devices import connect, disconnect, find_devices, first_process
 from qjax.training.loop import LoopSettings, PhaseLoop
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
@@ -105,6 +105,7 @@ def main(work: str, folder: Path, devices: int | str) -> None:
         connect()
     works = {"steps": steps, "half": half, "run": run, "files": files}
     works[work](folder, devices)
+    disconnect()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ def finish(*processes: subprocess.Popen[str]) -> None:
             process.kill()
 
 
-def in_two_processes(work: str, folder: Path, devices: int) -> None:
+def two_processes(work: str, folder: Path, devices: int) -> list[subprocess.Popen[str]]:
     """The program twice, with so many devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    finish(*(start(work, folder, devices, JAX_PROCESS_ID=str(i), **job) for i in range(2)))
+    return [start(work, folder, devices, JAX_PROCESS_ID=str(i), **job) for i in range(2)]
 
 
 def assert_close(folder: Path, expected: Path) -> None:
@@ -98,7 +99,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_device(tmp_path, alone):
-    in_two_processes("run", tmp_path / "run", 1)
+    finish(*two_processes("run", tmp_path / "run", 1))
     assert_same_run(tmp_path / "run", alone)
     assert read(tmp_path / "run").device.startswith("2 x ")
     # Process 0 alone wrote.
@@ -109,7 +110,7 @@ def test_two_processes_train_as_one_device(tmp_path, alone):
 @pytest.mark.slow
 def test_another_number_of_devices_goes_on(tmp_path, alone):
     folder = tmp_path / "run"
-    in_two_processes("half", folder, 2)
+    finish(*two_processes("half", folder, 2))
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step_0000000007"]
     finish(start("run", folder, 2))
     assert_same_run(folder, alone)
@@ -119,7 +120,7 @@ def test_another_number_of_devices_goes_on(tmp_path, alone):
 def test_two_processes_resume(tmp_path, alone):
     folder = tmp_path / "run"
     finish(start("half", folder, 2))
-    in_two_processes("run", folder, 1)
+    finish(*two_processes("run", folder, 1))
     assert_same_run(folder, alone)
 
 
@@ -127,10 +128,22 @@ def test_two_processes_resume(tmp_path, alone):
 def test_each_process_decodes_its_part(tmp_path):
     folders = [made_up(tmp_path / name) for name in ("one", "two")]
     sharded.files(folders[0], 1)
-    in_two_processes("files", folders[1], 2)
+    finish(*two_processes("files", folders[1], 2))
     one, two = (np.load(folder / "found.npz") for folder in folders)
     for name in ("epochs", "kernels"):
         np.testing.assert_allclose(one[name], two[name], **CLOSE)
+
+
+@pytest.mark.slow
+def test_a_failure_of_the_first_ends_both(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 7\n")
+    begin = time.monotonic()
+    processes = two_processes("run", tmp_path, 1)
+    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    assert "holds an unfinished run of another configuration" in outputs[0]
+    assert processes[0].returncode == 1 and processes[1].returncode != 0
+    # JAX alone waits 300 s for a process that has not said goodbye.
+    assert time.monotonic() - begin < 250
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, devices: int, processes: int = 1) -> None:

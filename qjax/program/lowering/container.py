@@ -23,6 +23,7 @@ class Container:
             VALID, and other paddings become an operator.
         dense_scaling: of `ops.Dense`.
         keeps_axes: whether a mean over the image leaves axes of one, which a reshape then drops.
+        holds: words of the operators that not every format has.
         real_logits: whether logits leave as real numbers: codes would not say their scale.
     """
 
@@ -35,6 +36,7 @@ class Container:
     explicit_padding: bool
     dense_scaling: str
     keeps_axes: bool
+    holds: frozenset[str]
     real_logits: bool
 
     @property
@@ -58,6 +60,7 @@ TFLITE = Container(
     explicit_padding=False,
     dense_scaling="float64",
     keeps_axes=False,
+    holds=frozenset({"sub", "mul", "maximum", "lookup", "softmax", "transpose_conv2d"}),
     real_logits=False,
 )
 """Full-integer .tflite files, as LiteRT's reference kernels run them."""
@@ -73,6 +76,7 @@ ONNX = Container(
     explicit_padding=True,
     dense_scaling="policy",
     keeps_axes=True,
+    holds=frozenset(),
     real_logits=True,
 )
 """ONNX files of QLinear operators, unsigned activations and signed weights, as onnxruntime."""

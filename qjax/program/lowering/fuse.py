@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qjax.core.affine import HostNumber
 from qjax.program.base import NotExpressible
 
 _LIMIT = 2.0**30
@@ -54,7 +55,7 @@ class Fused(NamedTuple):
 
 
 def fuse(
-    effective: np.ndarray, factor: np.ndarray, rest: np.ndarray, x: Grid, y: Grid, widest: int
+    effective: np.ndarray, factor: HostNumber, rest: HostNumber, x: Grid, y: Grid, widest: int
 ) -> Fused:
     """Fold sign, offset and width into the constants of a layer.
 

@@ -1,30 +1,19 @@
-"""Sums that wait for their requantization, and the operators that both become.
+"""Where a sum, or codes on another grid, come to lie: what the operators behind them compute.
 
-`Landing` says where a network's code comes to lie and what it is of the sum:
-
-    code - zero = scale * sum + rest        output steps
-
-What waits may be the sum of a convolution or a dense layer, of a pool or a mean, or such sums in a
-maximum, a reshape or side by side; these three move behind the rounding, which is monotone and acts
-on every element by itself, so that no code changes.
+code - zero = scale * sum + rest        output steps
 """
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
+from qjax.core.affine import HostNumber
 from qjax.core.host import HostArray
-from qjax.core.windows import Pair, explicit
-from qjax.program import ops
-from qjax.program.base import Operator, Site
-from qjax.program.lowering.draft import Draft, Value, refuse
-from qjax.program.lowering.fuse import Grid, fuse
-from qjax.program.ops import weights
+from qjax.program.lowering.draft import Value
+from qjax.program.lowering.fuse import Grid
 from qjax.program.tensor import Quantization, Shape, Tensor
 
-_EXACT = 1e-6
+EXACT = 1e-6
 """Relative and in output steps: what float32 scales leave of an equality."""
 
 
@@ -40,14 +29,20 @@ class Landing:
 
     codes: Tensor
     grid: Grid
-    scale: np.ndarray
-    rest: np.ndarray
+    scale: HostNumber
+    rest: HostNumber
 
     def named(self, name: str, shape: Shape) -> "Landing":
         """The same for another tensor."""
         units = Quantization(HostArray(self.codes.units.step), HostArray(self.codes.units.zero))
         ends = self.codes.range
         return dataclasses.replace(self, codes=Tensor(name, shape, self.codes.dtype, units, *ends))
+
+    def channels(self, part: slice) -> "Landing":
+        """The same for some of the channels."""
+        scale, rest = (np.asarray(number) for number in (self.scale, self.rest))
+        parts = [number[part] if number.ndim else number for number in (scale, rest)]
+        return dataclasses.replace(self, scale=parts[0], rest=parts[1])
 
     def of(self, source: Value, count: int = 1) -> "Landing":
         """With `rest` for a sum of `count` codes from their real zero, not from code zero."""
@@ -56,242 +51,5 @@ class Landing:
     def keeps_units(self, source: Value, count: int = 1) -> bool:
         """Whether the scales of the tensors alone say what it computes, of a mean of `count`."""
         wanted = source.grid.scale / self.grid.scale / count
-        scaled = np.abs(self.scale / wanted - 1) < _EXACT
-        return bool(scaled.all() and (np.abs(self.rest) < _EXACT).all())
-
-
-class Lander:
-    """Writes the operators behind sums.
-
-    Args:
-        draft: to write to.
-        codes: what is known of the network's int8 tensors, by name.
-        sums: the network's operators whose int32 sums wait, by name of the sum.
-    """
-
-    def __init__(self, draft: Draft, codes: dict[str, Value], sums: dict[str, tuple]) -> None:
-        self.draft = draft
-        self.container = draft.container
-        self.codes = codes
-        self.sums: dict[str, tuple[Operator, Site]] = sums
-        self.changed: dict[str, int] = {}
-
-    def land(self, source: str, landing: Landing) -> Value:
-        """Write what brings a sum, or codes on another grid, to where they land.
-
-        Raises:
-            NotExpressible: naming the tensor.
-        """
-        if source in self.codes:
-            return self._codes(self.codes[source], landing.of(self.codes[source]))
-        operator, site = self.sums[source]
-        match operator:
-            case ops.Conv2D() | ops.Dense():
-                return self._linear(operator, site, landing)
-            case ops.MaxPool():
-                inner = self._inner(operator, site, landing)
-                return self.move(operator, site, inner, landing.codes)
-            case ops.Reshape():
-                return self._reshape(operator, site, landing)
-            case ops.Concat():
-                return self._concat(operator, site, landing)
-            case ops.SumPool() | ops.Sum():
-                return self._mean(operator, site, landing)
-        raise refuse(source, f"a {operator.kind} of int32 sums", self.container)
-
-    def move(self, operator: Operator, site: Site, source: Value, codes: Tensor) -> Value:
-        """Write an operator that moves codes as they are."""
-        grid = source.grid
-        units = source.tensor.quantization
-        ends = self.container.range
-        output = Tensor(codes.name, codes.shape, source.tensor.dtype, units, *ends)
-        operator = dataclasses.replace(operator, inputs=(source.tensor.name,), output=output.name)
-        if isinstance(operator, ops.MaxPool) and not self.container.explicit_padding:
-            operator = self._padded(operator, site, source, ends[0])
-        self.draft.add(operator, output)
-        # What is padded is real zero, which the codes need not reach.
-        ends = min(grid.low, grid.zero), max(grid.high, grid.zero)
-        return Value(output, source.zero, *ends)
-
-    def _inner(self, operator: Operator, site: Site, landing: Landing) -> Value:
-        """What `operator` moves, landed before it."""
-        name = f"{landing.codes.name}.before_{operator.kind}"
-        return self.land(operator.inputs[0], landing.named(name, site.inputs[0].shape))
-
-    def _reshape(self, operator: ops.Reshape, site: Site, landing: Landing) -> Value:
-        (x,) = site.inputs
-        if x.shape == site.output.shape:
-            return self.land(operator.inputs[0], landing)
-        channels = x.shape[-1] or 1
-        parts = []
-        for values in (landing.scale, landing.rest):
-            if values.ndim and values.size != channels:
-                values = values.reshape(-1, channels)
-                if (values != values[0]).any():
-                    raise refuse(site.output.name, "scales by element", self.container)
-                values = values[0]
-            parts.append(values)
-        inner = dataclasses.replace(landing, scale=parts[0], rest=parts[1])
-        return self.move(operator, site, self._inner(operator, site, inner), landing.codes)
-
-    def _concat(self, operator: ops.Concat, site: Site, landing: Landing) -> Value:
-        values, start = [], 0
-        for place, (name, tensor) in enumerate(zip(operator.inputs, site.inputs, strict=True)):
-            stop = start + (tensor.shape[-1] or 0)
-            part = [v[start:stop] if v.ndim else v for v in (landing.scale, landing.rest)]
-            named = landing.named(f"{landing.codes.name}.part{place}", tensor.shape)
-            values.append(self.land(name, dataclasses.replace(named, scale=part[0], rest=part[1])))
-            start = stop
-        return self.join(operator, values, landing.codes)
-
-    def join(self, operator: ops.Concat, values: list[Value], codes: Tensor) -> Value:
-        """Write codes of one grid side by side."""
-        first = values[0]
-        output = self.draft.codes(codes.name, codes.shape, first.grid, *self.container.range)
-        names = tuple(value.tensor.name for value in values)
-        self.draft.add(ops.Concat(names, output.name, operator.axis), output)
-        ends = min(v.low for v in values), max(v.high for v in values)
-        return Value(output, first.zero, *ends)
-
-    def _codes(self, source: Value, landing: Landing) -> Value:
-        """Codes on another grid."""
-        if not landing.keeps_units(source):
-            return self._each_channel(source, landing, (1, 1), (1, 1))
-        x, y = source.grid, landing.grid
-        name = source.tensor.name
-        if (x.scale, x.zero) == (y.scale, y.zero):
-            below = x.low < y.low
-            tensor = source.tensor
-            if below or x.high > y.high:
-                tensor = self.draft.clamp(tensor, landing.codes.name, y, below)
-            return Value(tensor, landing.codes.units.zero, max(x.low, y.low), min(x.high, y.high))
-        lowest = (x.low - x.zero) * x.scale / y.scale + y.zero
-        rectifies = self.container.fuses_relu and y.low == y.zero
-        kind = ops.Clip if rectifies else ops.Requantize
-        make = partial(kind, (name,))
-        return self.draft.land(landing.codes, y, make, fuses=rectifies, lowest=lowest)
-
-    def _mean(self, operator: ops.SumPool | ops.Sum, site: Site, landing: Landing) -> Value:
-        """Sums of a window or of the whole image."""
-        name = operator.inputs[0]
-        if name not in self.codes:
-            raise refuse(site.output.name, "an average of sums, not of codes", self.container)
-        source = self.codes[name]
-        shape = source.tensor.shape
-        if isinstance(operator, ops.SumPool):
-            count = operator.window[0] * operator.window[1]
-            landing = landing.of(source, count)
-            same = landing.keeps_units(source, count) and source.grid[:2] == landing.grid[:2]
-            if same and self.container.fuses_relu:
-                make = partial(
-                    ops.AveragePool, (source.tensor.name,),
-                    window=operator.window, strides=operator.strides,
-                )  # fmt: skip
-                return self.draft.land(
-                    landing.codes, landing.grid, make, fuses=True, lowest=source.low
-                )
-            return self._each_channel(source, landing, operator.window, operator.strides)
-        if operator.axes != (1, 2) or operator.keep or None in shape[1:]:
-            raise refuse(site.output.name, f"a sum over axes {operator.axes}", self.container)
-        count = operator.count(site)
-        landing = landing.of(source, count)
-        outer = landing.codes
-        whole = landing.named(f"{outer.name}.image", (None, 1, 1, shape[3]))
-        if landing.keeps_units(source, count):
-            x, y = source.grid, landing.grid
-            lowest = (x.low - x.zero) * x.scale / y.scale + y.zero
-            keep = self.container.keeps_axes
-            make = partial(ops.Mean, (source.tensor.name,), axes=(1, 2), keep=keep)
-            codes = whole.codes if keep else outer
-            value = self.draft.land(codes, y, make, fuses=False, lowest=lowest)
-            if not keep:
-                return value
-        else:
-            window = (shape[1], shape[2])
-            value = self._each_channel(source, whole, window, (1, 1))  # pyright: ignore
-        reshape = ops.Reshape((value.tensor.name,), outer.name)
-        return self.move(reshape, site, value, outer)
-
-    def _each_channel(self, source: Value, landing: Landing, window: Pair, strides: Pair) -> Value:
-        """Channel by channel, each with its own scale and bias: a depthwise convolution of ones."""
-        shape = source.tensor.shape
-        if len(shape) != 4:
-            problem = "scales or an offset by channel without an image"
-            raise refuse(landing.codes.name, problem, self.container)
-        channels = shape[3] or 0
-        ones = np.ones((*window, 1, channels), np.int64)
-        make = partial(ops.Conv2D, strides=strides, groups=channels)
-        return self._weighted(ones, make, source, landing)
-
-    def _linear(self, operator: ops.Conv2D | ops.Dense, site: Site, landing: Landing) -> Value:
-        source = self.codes[operator.inputs[0]]
-        plan = weights.plan(site.inputs[1])
-        if plan.correction is not None:
-            raise refuse(
-                site.inputs[1].name, "8-bit weights with a zero point (choose symmetric ones)",
-                self.container,
-            )  # fmt: skip
-        constant = site.output.units.zero_point.value
-        if len(site.inputs) == 3:
-            constant = constant + site.inputs[2].constant
-        landing = dataclasses.replace(landing, rest=landing.rest + landing.scale * constant)
-        if isinstance(operator, ops.Dense):
-            make = partial(ops.Dense, scaling=self.container.dense_scaling)
-        else:
-            make = self._convolution(operator, plan.kernel.shape[:2], source, landing.codes.name)
-        return self._weighted(plan.kernel.astype(np.int64), make, source, landing)
-
-    def _convolution(
-        self, operator: ops.Conv2D, kernel: tuple[int, ...], source: Value, name: str
-    ) -> Callable[..., Operator]:
-        def make(inputs: tuple[str, ...], output: str) -> Operator:
-            return dataclasses.replace(made, inputs=(given, *inputs[1:]), output=output)
-
-        given, made = source.tensor.name, operator
-        if not self.container.explicit_padding:
-            sides = source.tensor.shape[1:3]
-            rules = [
-                explicit(rule, sides, kernel, operator.strides, operator.dilation)  # pyright: ignore
-                for rule in ("SAME", "VALID")
-            ]
-            if operator.padding not in rules:
-                given = self._pad(f"{name}.padded", source, operator.padding, None)
-                made = dataclasses.replace(operator, padding=((0, 0), (0, 0)))
-        return make
-
-    def _padded(self, operator: ops.MaxPool, site: Site, source: Value, least: int) -> ops.MaxPool:
-        """A maximum whose padding is SAME or VALID."""
-        sides = site.inputs[0].shape[1:3]
-        rules = [
-            explicit(rule, sides, operator.window, operator.strides)  # pyright: ignore
-            for rule in ("SAME", "VALID")
-        ]
-        if operator.padding in rules:
-            return operator
-        given = self._pad(f"{operator.output}.padded", source, operator.padding, least)
-        return dataclasses.replace(operator, inputs=(given,), padding=((0, 0), (0, 0)))
-
-    def _pad(self, name: str, source: Value, padding: tuple, value: int | None) -> str:
-        widths = ((0, 0), *padding, (0, 0))
-        sizes = zip(source.tensor.shape, widths, strict=True)
-        shape = tuple(None if size is None else size + sum(width) for size, width in sizes)
-        output = self.draft.codes(name, shape, source.grid, *self.container.range)
-        self.draft.add(ops.Pad((source.tensor.name,), name, widths, value), output)
-        return name
-
-    def _weighted(
-        self, effective: np.ndarray, make: Callable[..., Operator], source: Value, landing: Landing
-    ) -> Value:
-        """An operator with weights and a bias, whose sum is of (x - Z_x) e."""
-        grids = source.grid, landing.grid
-        made = fuse(effective, landing.scale, landing.rest, *grids, self.container.widest)
-        name = landing.codes.name
-        if made.changed:
-            self.changed[name] = made.changed
-        units = Quantization(
-            HostArray(made.scale), HostArray(np.zeros_like(made.scale)), made.codes.ndim - 1
-        )
-        weight = self.draft.constant(f"{name}.weights", made.codes, units)
-        bias = self.draft.constant(f"{name}.bias", made.bias)
-        inputs = source.tensor.name, weight.name, bias.name
-        return self.draft.land(landing.codes, landing.grid, partial(make, inputs), fuses=True)
+        scaled = np.abs(self.scale / wanted - 1) < EXACT
+        return bool(scaled.all() and (np.abs(self.rest) < EXACT).all())

@@ -9,19 +9,21 @@ network's codes it meets but for rounding (`report.py` counts how often).
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Array, UInt8
 
+from qjax.core.affine import HostNumber
 from qjax.core.host import HostArray
 from qjax.program import ops
 from qjax.program.base import Operator, Site
 from qjax.program.lowering.container import Container
 from qjax.program.lowering.draft import Draft, Value, refuse
+from qjax.program.lowering.elementwise import curve, largest, total
 from qjax.program.lowering.fuse import Grid
-from qjax.program.lowering.landing import Lander, Landing
+from qjax.program.lowering.lander import Lander
+from qjax.program.lowering.landing import Landing
 from qjax.program.program import Program
 from qjax.program.run import run
 from qjax.program.tensor import Quantization, Tensor
@@ -115,9 +117,18 @@ class _Lowering:
             self._requantize(operator, site)
         elif isinstance(operator, _MOVES) and all(known):
             source = self.codes[operator.inputs[0]]
-            self.codes[name] = self.lander.move(operator, site, source, site.output)
+            self.codes[name] = self.lander.move(operator, source, site.output)
         elif isinstance(operator, ops.Concat) and all(known) and site.output.units.axis is None:
             self.codes[name] = self._concat(operator, site)
+        elif isinstance(operator, ops.Maximum) and all(known):
+            values = [self.codes[source] for source in operator.inputs]
+            self.codes[name] = largest(self.draft, operator, site.output, values)
+        elif isinstance(operator, ops.Lookup) and known[0]:
+            value = curve(self.draft, operator, name, self.codes[operator.inputs[0]])
+            grid = self.draft.place(site.output)
+            scale = np.asarray(value.grid.scale / grid.scale)
+            landing = Landing(site.output, grid, scale, np.zeros(()))
+            self.codes[name] = self.lander.regrid(value, landing)
         elif isinstance(operator, ops.ArgMax):
             self.classes = name
             self.draft.add(ops.ArgMax((self.logits,), name), site.output)
@@ -126,62 +137,75 @@ class _Lowering:
             self.sums[name] = operator, site
 
     def _pixels(self, operator: ops.Recentre, site: Site) -> Value:
-        """The image as bytes; mean and deviation wait in the first requantization."""
+        """The image as bytes.
+
+        Where one scale and a whole zero point for all channels say what the first requantization
+        makes of them, they are the image's; otherwise mean and deviation wait in that one.
+        """
         (pixels,) = site.inputs
-        step = float(np.float32(1 / 255))
-        units = [Quantization(HostArray(step), HostArray(float(zero))) for zero in (0, -128)]
+        step, zero = self._image_units(operator.output)
+        units = [Quantization(HostArray(step), HostArray(float(zero + more))) for more in (128, 0)]
         image = Tensor(pixels.name, pixels.shape, "uint8", units[0])
         self.draft.tensors.append(image)
         if self.container.dtype == "uint8":
-            return Value(image, -128, 0, 255)
+            return Value(image, zero, 0, 255)
         codes = Tensor(operator.output, pixels.shape, "int8", units[1])
         self.draft.add(ops.Requantize((image.name,), codes.name), codes)
-        return Value(codes, -128, -128, 127)
+        return Value(codes, zero, -128, 127)
+
+    def _image_units(self, codes: str) -> tuple[float, int]:
+        """Scale, and code of real zero among the int8 ones."""
+        readers = [op for op in self.program.operators if codes in op.inputs]
+        if len(readers) == 1 and isinstance(readers[0], ops.Requantize) and readers[0].scales:
+            site = self.program.site(readers[0])
+            affine = readers[0].affine(site)
+            scale = np.unique(affine.scales[0])
+            zero = np.unique((affine.zero_point - affine.offset) / affine.scales[0])
+            if scale.size == zero.size == 1 and abs(zero[0] - np.round(zero[0])) < 1e-6:
+                if scale[0] > 0 and -128 <= np.round(zero[0]) <= 127:
+                    step = float(np.float32(scale[0] * self.draft.place(site.output).scale))
+                    return step, int(np.round(zero[0]))
+        return float(np.float32(1 / 255)), -128
 
     def _requantize(self, operator: ops.Requantize, site: Site) -> None:
         affine = operator.affine(site)
         rest = affine.offset - affine.zero_point
         output = site.output
         if output.dtype == "int32":
-            self._logits(operator, site, np.asarray(rest))
+            self._logits(operator, site, rest)
             return
         grid = self.draft.place(output)
         sources = list(operator.inputs)
         if len(sources) == 1:
-            landing = Landing(output, grid, np.asarray(affine.scales[0]), np.asarray(rest))
+            landing = Landing(output, grid, affine.scales[0], rest)
             self.codes[output.name] = self.lander.land(sources[0], landing)
             return
-        self.codes[output.name] = self._add(operator, site, grid, np.asarray(rest))
+        self.codes[output.name] = self._add(operator, site, grid, rest)
 
-    def _add(self, operator: ops.Requantize, site: Site, grid: Grid, rest: np.ndarray) -> Value:
+    def _add(self, operator: ops.Requantize, site: Site, grid: Grid, rest: HostNumber) -> Value:
         name = site.output.name
         terms = list(zip(operator.inputs, (s.value for s in operator.scales), strict=True))
         waiting = [source for source, _ in terms if source not in self.codes]
         if len(terms) > 2 or (waiting and not self.fill):
             problem = f"{len(terms)} terms meet before they are rounded"
             raise refuse(name, problem, self.container)
-        for source, scale in terms:
-            if source in self.codes:
-                value = self.codes[source]
-                rest = rest + scale * value.zero
-                if (np.abs(scale * grid.scale / value.grid.scale - 1) > 1e-6).any():
-                    raise refuse(name, "an addition with scales by channel", self.container)
+        rest = rest + sum(s * self.codes[n].zero for n, s in terms if n in self.codes)
         if not waiting and (np.abs(rest) > 1e-6).any():
             raise refuse(name, "an addition with an offset", self.container)
         values = []
         for place, (source, scale) in enumerate(terms):
             if source in self.codes:
-                values.append(self.codes[source])
+                values.append((self.codes[source], scale))
                 continue
             # The offset of all terms goes with the first that waits.
             part = f"{name}.term{place}"
-            values.append(self._covered(source, part, scale, rest, grid.scale))
+            value = self._covered(source, part, scale, rest, grid.scale)
+            values.append((value, value.grid.scale / grid.scale))
             rest = np.zeros(())
-        make = partial(ops.Add, tuple(value.tensor.name for value in values))
-        return self.draft.land(site.output, grid, make, fuses=True)
+        return total(self.draft, site.output, grid, values)
 
     def _covered(
-        self, source: str, name: str, scale: np.ndarray, rest: np.ndarray, step: float
+        self, source: str, name: str, scale: HostNumber, rest: HostNumber, step: float
     ) -> Value:
         """A sum on 8 bits that cover what was seen of it.
 
@@ -213,7 +237,7 @@ class _Lowering:
         ]
         return self.lander.join(operator, values, site.output)
 
-    def _logits(self, operator: ops.Requantize, site: Site, rest: np.ndarray) -> None:
+    def _logits(self, operator: ops.Requantize, site: Site, rest: HostNumber) -> None:
         """8-bit logits: those of the last layer's own quantizer, or a range that was given."""
         if len(operator.inputs) != 1:
             raise refuse(site.output.name, "logits that are a sum of terms", self.container)

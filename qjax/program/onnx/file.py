@@ -142,12 +142,14 @@ class _Reader:
             raise ValueError(f"it has more than {MAX_NODES} nodes or constants")
         if model.functions or graph.sparse_initializer:
             raise ValueError("it has functions of its own or sparse constants")
-        versions = {entry.domain: int(entry.version) for entry in model.opset_import}
+        versions = {_text(entry.domain): int(entry.version) for entry in model.opset_import}
+        versions.setdefault("", versions.get("ai.onnx", 0))
         constants = {_named(item.name): self.constant(item) for item in graph.initializer}
         if len(constants) != len(graph.initializer):
             raise ValueError("two constants have one name")
+        inputs = tuple(self.declared(item) for item in graph.input)
         return OnnxFile(
-            tuple(self.declared(i) for i in graph.input if i.name not in constants),
+            tuple(item for item in inputs if item.name not in constants),
             tuple(self.declared(item) for item in graph.output),
             constants,
             tuple(self.node(item, versions) for item in graph.node),
@@ -196,14 +198,15 @@ class _Reader:
         """One node."""
         if max(len(item.input), len(item.output), len(item.attribute)) > MAX_OPERANDS:
             raise ValueError(f"a node has more than {MAX_OPERANDS} operands or attributes")
-        domain = "" if item.domain == "ai.onnx" else item.domain
-        kind = readable(f"{domain}.{item.op_type}" if domain else item.op_type)
+        domain, word = _text(item.domain), _text(item.op_type)
+        domain = "" if domain == "ai.onnx" else domain
+        kind = readable(f"{domain}.{word}" if domain else word)
         return Node(
             kind,
-            versions.get(item.domain, versions.get(domain, 0)),
+            versions.get(domain, 0),
             tuple(_named(name, empty=True) for name in item.input),
             tuple(_named(name, empty=True) for name in item.output),
-            {readable(entry.name): self.attribute(entry) for entry in item.attribute},
+            {readable(_text(entry.name)): self.attribute(entry) for entry in item.attribute},
         )
 
     def attribute(self, entry: Any) -> Attribute | None:
@@ -227,8 +230,14 @@ def readable(text: str) -> str:
     return "".join(c if c.isprintable() and c != " " else "_" for c in text[:256])
 
 
-def _named(text: str, empty: bool = False) -> str:
+def _text(value: str | bytes) -> str:
+    """A field of text; the parser leaves bytes where they are no UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _named(value: str | bytes, empty: bool = False) -> str:
     """A name that is one already: two that read the same would become one."""
-    if text != readable(text) or (not text and not empty):
+    text = _text(value)
+    if isinstance(value, bytes) or text != readable(text) or (not text and not empty):
         raise ValueError(f"names must be printable, without spaces, up to 256 letters: {text!r}")
     return text

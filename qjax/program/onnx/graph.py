@@ -66,9 +66,10 @@ class Graph:
         self._constants: dict[str, Tensor] = {}
         self._makers = {name: node for node in file.nodes for name in node.outputs if name}
         self._used: dict[str, Tensor] = {}
-        turned = {n.inputs[0] for n in file.nodes if n.kind == "Transpose" and n.inputs}
         for declared in file.inputs:
-            self._declare(declared, declared.name not in turned)
+            readers = {node.kind for node in file.nodes if declared.name in node.inputs}
+            # An image that is turned first, or taken apart, has its channels last.
+            self._declare(declared, not readers <= {"Transpose", "Reshape", "Flatten"})
 
     def _declare(self, declared: Declared, first: bool) -> None:
         dtype = _DTYPES.get(declared.type)
@@ -79,7 +80,10 @@ class Graph:
         shape: Shape = (None if rows in ((1,), (None,)) else rows[0], *declared.shape[1:])
         if len(shape) == 4:
             shape = tuple(shape[axis] for axis in LAST) if first else shape
-        units = self.units.get(declared.name) if dtype != "float32" else None
+        units = None
+        if dtype != "float32":
+            # Codes of which no node says more are plain integers.
+            units = self.units.get(declared.name, Quantization(HostArray(1.0), HostArray(0.0)))
         tensor = Tensor(declared.name, shape, dtype, units)
         self.known[declared.name] = Known(tensor, first and len(shape) == 4)
 

@@ -61,8 +61,7 @@ def _reshape(graph: Graph, node: Node) -> Operator:
         shape = (x.shape[0], x.elements)
     else:
         shape = _resolved(graph, node, x, sizes)
-    if len(shape) == 4:
-        raise Unsupported(f"it makes an image of shape {shape}")
+    # An image that it makes has its axes as the file has them.
     made = ops.Reshape((x.name,), node.outputs[0])
     return finish(graph, node, made, same_grid(graph, node, x, shape), first=False)
 

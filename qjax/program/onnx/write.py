@@ -20,6 +20,7 @@ OPSET, MICROSOFT = 17, "com.microsoft"
 """What files ask of a runtime: ONNX 1.12, and onnxruntime's own operators for additions, means and
 dense layers."""
 _IR_VERSION = 8
+_FRONT = "channels_first"
 FIRST, LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 """Transpositions that take the channels to the front, and back."""
 
@@ -97,12 +98,18 @@ class _Writer:
 
     def output(self, tensor: Tensor) -> Any:
         """How the file declares one of its outputs, an image in the program's order."""
-        if len(tensor.shape) == 4 and tensor.name not in self.channels_last:
-            raise NotExpressible(
-                f"{tensor} is an image, with channels in front in ONNX; TFLite and StableHLO give "
-                "images out as they are"
-            )
+        if self.front(tensor) != tensor.name:
+            self.add("Transpose", [self.front(tensor)], tensor.name, perm=LAST)
         return self.info(tensor.name, tensor, tensor.shape)
+
+    def front(self, tensor: Tensor) -> str:
+        """The name that a node computes a tensor under: an image that leaves is turned behind."""
+        leaves = len(tensor.shape) == 4 and tensor.name in self.program.outputs
+        return (
+            f"{tensor.name}/{_FRONT}"
+            if leaves and tensor.name not in self.channels_last
+            else (tensor.name)
+        )
 
     def info(self, name: str, tensor: Tensor, shape: tuple) -> Any:
         """How the file declares a tensor."""
@@ -131,26 +138,28 @@ class _Writer:
             shape = tuple(shape[axis] for axis in FIRST)
         elif len(shape) == 4:
             self.channels_last.add(tensor.name)
-        self.shapes[tensor.name] = self.info(tensor.name, tensor, shape)
-        return tensor.name
+        name = self.front(tensor)
+        self.shapes[name] = self.info(name, tensor, shape)
+        return name
 
     def first(self, tensor: Tensor) -> str:
         """A tensor with the channels of an image in front."""
         if tensor.name not in self.channels_last:
-            return tensor.name
-        return self._turned(tensor, "channels_first", FIRST)
+            return self.front(tensor)
+        return self._turned(tensor, _FRONT, FIRST)
 
     def last(self, tensor: Tensor) -> str:
         """A tensor with the channels of an image behind, as in the program."""
         trivial = len(tensor.shape) != 4 or tensor.shape[1:3] == (1, 1) or tensor.shape[3] == 1
         if trivial or tensor.name in self.channels_last:
-            return tensor.name
+            return self.front(tensor)
         return self._turned(tensor, "channels_last", LAST)
 
     def _turned(self, tensor: Tensor, word: str, order: tuple[int, ...]) -> str:
         name = f"{tensor.name}/{word}"
         if name not in self.shapes:
-            self.add("Transpose", [tensor.name], name, perm=order)
+            source = self.front(tensor) if order == LAST else tensor.name
+            self.add("Transpose", [source], name, perm=order)
             shape = tensor.shape
             if order == FIRST:
                 shape = tuple(shape[axis] for axis in FIRST)
