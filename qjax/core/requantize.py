@@ -40,6 +40,7 @@ __all__ = [
     "f32_even",
     "f32_zp_even",
     "gemmlowp",
+    "name_of",
     "policy",
     "q31",
     "q31_even",
@@ -99,3 +100,19 @@ def policy(name: str) -> Policy:
     if name not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {name!r}")
     return POLICIES[name]
+
+
+def name_of(known: Policy) -> str:
+    """The name of a policy.
+
+    Raises:
+        ValueError: for one without a name, such as a `partial` of another.
+
+    Example:
+        >>> name_of(q31_even)
+        'q31_even'
+    """
+    for name, one in POLICIES.items():
+        if one is known:
+            return name
+    raise ValueError(f"policy {known} has no name; it must be one of {', '.join(POLICIES)}")

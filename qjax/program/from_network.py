@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from qjax.core.affine import Affine, Policy
+from qjax.core.affine import Affine
 from qjax.core.codes import Codes, IntegerTerm
 from qjax.core.host import HostArray
-from qjax.core.requantize import POLICIES
+from qjax.core.requantize import name_of
 from qjax.layers import affine_norm, conv, join, pool, shape, softmax, table, transposed
 from qjax.layers.linear import IntegerLinear
 from qjax.layers.slots import Requantize
@@ -149,7 +149,7 @@ class Recorder:
         return y
 
     def _landing(self, name: str, twin: Requantize, x: Codes, sources: list[str], y: Codes) -> None:
-        policy = _policy_name(twin.policy)
+        policy = name_of(twin.policy)
         self.policies.add(policy)
         (term,) = y.terms
         parts = {name: 1.0}
@@ -280,15 +280,6 @@ def _requantization(sources: list[str], name: str, affine: Affine, rule: str) ->
     scales = tuple(HostArray(scale) for scale in affine.scales)
     return ops.Requantize(
         tuple(sources), name, scales, HostArray(affine.offset), affine.zeros, rule
-    )
-
-
-def _policy_name(policy: Policy) -> str:
-    for name, known in POLICIES.items():
-        if known is policy:
-            return name
-    raise ValueError(
-        f"policy {policy} has no name in a program; it must be one of {', '.join(POLICIES)}"
     )
 
 
