@@ -57,7 +57,6 @@ class DoReFaLinearWeight(Quantizer):
     reference: ClassVar[str] = "zhou2016dorefa"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
     kinds: ClassVar[Mapping[str, Kind]] = {"bits": "traced"}
-    not_idempotent: ClassVar[str] = "at one bit the mean of quantized weights is not theirs"
 
     def __post_init__(self) -> None:
         check_bits("DoReFaLinearWeight", self.bits)

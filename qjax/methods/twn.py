@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from qjax.core.codes import Term, decode_terms
 from qjax.core.gradients import straight_through
-from qjax.core.grid import check_bits, check_number, traced_bits
+from qjax.core.grid import check_bits, check_number
 from qjax.core.quantizer import Kind, Numbers, Quantizer, Role, check_hashable
 
 
@@ -34,7 +34,7 @@ class Twn(Quantizer):
     Forward as above; backward `dw = g` for every weight, none to Delta and alpha.
 
     Attributes:
-        bits: 2, traced: what a ternary code takes.
+        bits: 2: what a ternary code takes.
         threshold: Delta as a multiple of mean|w|, in (0, 1), traced; 0.7 in the paper.
 
     Differences from the paper: a tensor of zeros, for which alpha is 0/0, gets alpha = 1 (the
@@ -55,7 +55,7 @@ class Twn(Quantizer):
 
     reference: ClassVar[str] = "li2016twn"
     roles: ClassVar[tuple[str, ...]] = ("weight",)
-    kinds: ClassVar[Mapping[str, Kind]] = {"bits": "traced", "threshold": "traced"}
+    kinds: ClassVar[Mapping[str, Kind]] = {"threshold": "traced"}
 
     def __post_init__(self) -> None:
         check_bits("Twn", self.bits, low=2, high=2)
@@ -63,9 +63,9 @@ class Twn(Quantizer):
         check_hashable(self)
 
     def init(self, x: Float[Array, "..."], role: Role) -> dict[str, Array]:
-        """Bit width and threshold; Delta and alpha follow the weights."""
+        """The threshold; Delta and alpha follow the weights, and there is no width but one."""
         del x, role
-        return {"bits": traced_bits(self.bits), "threshold": jnp.float32(self.threshold)}
+        return {"threshold": jnp.float32(self.threshold)}
 
     def codes(self, p: Numbers, x: Float[Array, "*shape"]) -> tuple[Term, ...]:
         """Codes -1, 0, 1 with scale alpha."""

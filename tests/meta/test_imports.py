@@ -64,7 +64,7 @@ TABLE = {
         },
         "a method hooks in through the values it is made of, not by name",
     ),
-    "launchers": Row({"record", "training"}, "a launcher starts jobs, whatever they train"),
+    "launchers": Row({"core", "record", "training"}, "a launcher starts jobs, whatever they train"),
 }
 
 FORBIDDEN_PACKAGES = {

@@ -17,6 +17,7 @@ from qjax.methods.lsq import Lsq
 from qjax.methods.none import NoQuantizer
 from qjax.methods.pact import Pact
 from qjax.methods.power_of_two import PowerOfTwo
+from qjax.methods.twn import Twn
 from qjax.methods.wage import WageWeight
 from tests.laws import test_codes as codes_laws
 from tests.laws import test_gradients as gradient_laws
@@ -27,9 +28,9 @@ KINDS = {(type(case.quantizer), case.kind): case for case in FAMILIES}
 WRAPPED = [
     dataclasses.replace(case, quantizer=PowerOfTwo(case.quantizer, up=index % 2 == 1))
     for index, case in enumerate(KINDS.values())
-    if not isinstance(case.quantizer, ElqWeight)
+    if not isinstance(case.quantizer, ElqWeight | Twn)
 ]
-"""Every method's weights and activations, under one rounding or the other."""
+"""Every method's weights and activations on a uniform grid, under one rounding or the other."""
 
 over = pytest.mark.parametrize("case", WRAPPED, ids=lambda case: case.name)
 

@@ -90,8 +90,8 @@ def test_a_broken_record_is_told_and_left_out(
 def test_a_page_that_fails_stops_no_other(
     save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save("made/a", simulated=0.9)
-    save("made/b", simulated=0.9, epochs=20)
+    save("made/a", simulated=0.9, experiment="one_recipe")
+    save("made/b", simulated=0.9, experiment="one_recipe", epochs=20)
     assert main(["paper=all", f"records={tmp_path / 'made'}", f"out={tmp_path / 'out'}"]) == 1
     assert "error: paper=one_recipe: pact 4/4" in capsys.readouterr().err
     assert (tmp_path / "out/pact/table.md").exists()
