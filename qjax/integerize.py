@@ -18,7 +18,7 @@ from jaxtyping import Array, Int, UInt8
 from qjax.core.codes import Codes, IntegerTerm
 from qjax.core.host import HostArray
 from qjax.core.requantize import Affine, Policy, q31_even
-from qjax.layers.layer import FloatBoundary
+from qjax.layers.layer import FloatBoundary, Value
 from qjax.tree import get, swap, walk, wrap_layers
 
 LOGIT_BITS = 29
@@ -86,11 +86,17 @@ class IntegerNetwork(nnx.Module):
 
     def __call__(self, pixels: UInt8[Array, "n h w c"]) -> Int[Array, " n"]:
         """Class index of each image; ties go to the lower index, as argmax does."""
-        return jnp.argmax(self.logits(pixels), axis=-1).astype(jnp.int32)
+        y = self.model(self.pixels.codes(pixels))  # pyright: ignore[reportCallIssue]
+        # Codes of one grid are in the order of what they stand for.
+        plain = isinstance(y, Codes) and y.is_plain()
+        logits = y.terms[0].ints if plain else self._common(y)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     def logits(self, pixels: UInt8[Array, "n h w c"]) -> Array:
         """Logits on one common integer scale (or float ones, when the last layer stays float)."""
-        y = self.model(self.pixels.codes(pixels))  # pyright: ignore[reportCallIssue]
+        return self._common(self.model(self.pixels.codes(pixels)))  # pyright: ignore[reportCallIssue]
+
+    def _common(self, y: Value) -> Array:
         return common_scale(y) if isinstance(y, Codes) else y
 
 

@@ -3,19 +3,19 @@
 Courbariaux, Hubara et al., "Binarized neural networks", arXiv 1602.02830, section 1.4, replace the
 multiplications of batch normalization by shifts with AP2(x) = sign(x) 2^round(log2 |x|). Here the
 factor of the whole normalization is rounded, once. With f = gamma / sqrt(var + eps) of the running
-variance:
+variance and P the power of two beside it,
 
-    evaluation   y = (conv - mean) AP2(f) + beta
-    training     y = (conv - mean_B) gamma / sqrt(var_B + eps) r + beta,   r = AP2(f) / f constant
+    evaluation   y = (conv - mean) P + beta
+    training     y = (conv - mean_B) gamma / sqrt(var_B + eps) r + beta,   r = P / f held constant
 
-A factor of the batch's own variance would jump between two powers from step to step, and training
-would see another network than evaluation. A target whose requantization is a shift (`target=shift`)
-puts it in the place of `BatchNorm`.
+P is kept while f lies within 2^(3/4) of it, on either side, and is AP2(f) anew beyond. The rounding
+alone would halve and double a channel near its switch again and again, as the variance trembles,
+and a test between two steps would meet another network than training. A target whose requantization
+is a shift (`target=shift`) puts this in the place of `BatchNorm`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 import jax
@@ -29,6 +29,9 @@ from qjax.core.powers import nearest_power
 from qjax.layers.norm import BatchNorm, Operation, moments, observe, widened
 from qjax.layers.slots import AnyError, AnySlot
 
+INERTIA = 2.0**0.75
+"""How far a factor may move from its power before another is taken; sqrt(2) would be none."""
+
 
 class ShiftNorm(nnx.Module):
     """Separate batch normalization by a power of two in each channel.
@@ -37,7 +40,7 @@ class ShiftNorm(nnx.Module):
         norm: the separate normalization to take over.
 
     Differences from the paper: the variance is computed exactly, gamma / sigma is rounded as one
-    number, and the rounding's gradient goes straight through.
+    number with the inertia above, and the rounding's gradient goes straight through.
     """
 
     folds: ClassVar[bool] = False
@@ -49,6 +52,7 @@ class ShiftNorm(nnx.Module):
         self.var = nnx.BatchStat(norm.var[...])
         self.momentum = norm.momentum
         self.epsilon = norm.epsilon
+        self.power = nnx.BatchStat(nearest_power(jnp.abs(self._running())))
         self.use_running_average = False
 
     def __call__(
@@ -63,9 +67,10 @@ class ShiftNorm(nnx.Module):
         if not held:
             mean, var = moments(y)
             observe(self, mean, var)
-        power = self._power()
-        running = self.scale[...] / jnp.sqrt(self.var[...] + self.epsilon)
-        ratio = jax.lax.stop_gradient(jnp.where(running == 0, 1, power / running))
+            self.power[...] = kept_power(self.power[...], jax.lax.stop_gradient(self._running()))
+        running = jax.lax.stop_gradient(self._running())
+        power = jnp.sign(running) * self.power[...]
+        ratio = jnp.where(running == 0, 1, power / running)
         factor = self.scale[...] / jnp.sqrt(var + self.epsilon) * ratio
         # In evaluation the product is the power but for its last bit.
         factor = straight_through(factor, power) if held else factor
@@ -77,28 +82,24 @@ class ShiftNorm(nnx.Module):
 
     def after(self) -> tuple[np.ndarray, np.ndarray]:
         """(factor, offset), each (c,) in float64; the factors are powers of two, either sign."""
-        factor, bias, mean = (
-            np.asarray(value, np.float64)
-            for value in (self._power(), self.bias[...], self.mean[...])
+        power, scale, bias, mean = (
+            np.asarray(value[...], np.float64)
+            for value in (self.power, self.scale, self.bias, self.mean)
         )
+        factor = np.sign(scale) * power
         return factor, bias - mean * factor
 
-    def _power(self) -> Float[Array, " c"]:
-        still = (jax.lax.stop_gradient(v[...]) for v in (self.scale, self.var))
-        return power_factor(*still, self.epsilon)
+    def _running(self) -> Float[Array, " c"]:
+        return self.scale[...] / jnp.sqrt(self.var[...] + self.epsilon)
 
 
-# Compiled, and a barrier behind every rounding: training and conversion must find the same power.
-@partial(jax.jit, static_argnames="epsilon")
-def power_factor(
-    scale: Float[Array, " c"], var: Float[Array, " c"], epsilon: float
-) -> Float[Array, " c"]:
-    """AP2(scale / sqrt(var + epsilon)); zero stays zero.
+def kept_power(power: Float[Array, " c"], factor: Float[Array, " c"]) -> Float[Array, " c"]:
+    """`power` where |factor| lies within 2^(3/4) of it, the nearest one elsewhere.
 
     Example:
-        >>> power_factor(jnp.array([1.0, -3.0, 0.0]), jnp.array([4.0, 1.0, 1.0]), 0.0).tolist()
-        [0.5, -4.0, 0.0]
+        >>> kept_power(jnp.array([1.0, 1.0, 1.0]), jnp.array([0.6, 0.59, -1.7])).tolist()
+        [1.0, 0.5, 2.0]
     """
-    sigma = jax.lax.optimization_barrier(jnp.sqrt(var + epsilon))
-    factor = jax.lax.optimization_barrier(scale / sigma)
-    return jnp.sign(factor) * nearest_power(jnp.abs(factor))
+    size = jnp.abs(factor)
+    near = (size >= power * INERTIA**-1) & (size <= power * INERTIA)
+    return jnp.where(near, power, nearest_power(size))

@@ -23,6 +23,7 @@ def norm() -> ShiftNorm:
         ("var", [4.0, 1.0]),
     ):
         getattr(made, name)[...] = jnp.asarray(values, jnp.float32)
+    made.power[...] = jnp.array([1.0, 0.5])  # nearest to 0.75 and 0.7
     return made
 
 
@@ -34,7 +35,6 @@ def call(made: ShiftNorm, y: jax.Array) -> jax.Array:
 def test_held_statistics_by_hand() -> None:
     made = norm()
     made.eval()
-    # 0.75 rounds to 1 (above sqrt(1/2)), 0.7 to 1/2.
     found = call(made, jnp.array([[5.0, 1.0]]))
     assert found.tolist() == [[(5 - 3) * 1.0 + 0.25, (1 + 1) * -0.5 + 1]]
     factor, offset = made.after()
@@ -52,7 +52,8 @@ def test_training_is_batch_normalization_times_what_rounding_changes() -> None:
     np.testing.assert_allclose(made.var[...], [4.5, 1.8], rtol=0.05)
     np.testing.assert_array_equal(made.var[...], plain.var[...])
     held = np.array([1.5, -0.7]) / np.sqrt(np.asarray(made.var[...], np.float64))
-    ratio = 2 ** np.rint(np.log2(np.abs(held))) / np.abs(held)
+    assert made.power[...].tolist() == [1.0, 0.5]
+    ratio = np.array([1.0, 0.5]) / np.abs(held)
     bias = np.asarray(made.bias[...])
     np.testing.assert_allclose(found - bias, (exact - bias) * ratio, atol=1e-5)
 
@@ -72,6 +73,20 @@ def test_the_gradient_is_that_of_batch_normalization_times_the_same() -> None:
     held = 1 / np.sqrt(np.asarray(after.var[...], np.float64) + made.epsilon)
     ratio = 2 ** np.rint(np.log2(held)) / held
     np.testing.assert_allclose(slope(made), np.asarray(slope(plain)) * ratio, atol=1e-6)
+
+
+def test_a_power_stays_until_its_factor_has_clearly_left() -> None:
+    made = ShiftNorm(BatchNorm(1, momentum=0.0, epsilon=0.0))
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=(4096, 1)), jnp.float32)
+    unit = noise / jnp.std(noise)
+    found = []
+    for deviation in (1.3, 1.5, 1.6, 1.8, 1.5, 1.3, 1.1):
+        made.normalize(deviation * unit)
+        found.append(float(made.power[0]))
+    # 1 / 1.8 lies beyond 2^-3/4 = 1 / 1.68 of one, and 1 / 1.1 beyond 2^3/4 of a half.
+    assert found == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 1.0]
+    made.eval()
+    assert float(made.after()[0][0]) == 1.0
 
 
 def test_held_statistics_pass_a_gradient_to_gamma() -> None:
