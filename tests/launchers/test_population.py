@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from qjax.launchers.jobs import LOG
+from qjax.launchers.stack import Stack
 from qjax.methods.affine import AffineActivation, AffineWeight
 from qjax.methods.dorefa import DoReFaActivation, DoReFaWeight
 from qjax.methods.lsq import Lsq
@@ -92,6 +93,31 @@ def test_loops_that_share_programs_share_steps_and_arrays() -> None:
     assert one.batch(0, 0).images is two.batch(0, 0).images is longer.batch(0, 0).images
     assert one.step.func is two.step.func and one.evaluator is two.evaluator
     assert longer.step.func is not one.step.func, "the schedule spans another number of steps"
+
+
+@pytest.mark.slow
+def test_calls_of_several_steps_are_stacked() -> None:
+    stack, ends = Stack(2), {}
+
+    def trained(values: tuple, programs: Programs) -> Any:
+        run = member("pact", *values)
+        settings = dataclasses.replace(run.loop_settings(0), steps_per_call=2)
+        model = run.enter(run.make_model(), 0)
+        loop = PhaseLoop(model, run.phases[0], run.data, settings, programs=programs)
+        for batch in loop.calls(0, loop.steps_per_epoch):
+            loop.state, metrics = loop.call(loop.state, batch)
+        assert metrics["loss"].shape == (2,)
+        return loop.state.trainable
+
+    def work(values: tuple) -> None:
+        ends[values] = trained(values, stack.programs)
+
+    stack.run([lambda values=values: work(values) for values in MEMBERS[:2]])
+    assert stack.taken == 2
+    for values in MEMBERS[:2]:
+        single = jax.tree.leaves(trained(values, Programs()))
+        for one, other in zip(jax.tree.leaves(ends[values]), single, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 COMMANDS = ["+experiment=pact_w4a4", *TINY, "data.train_size=64", "epochs=2"]
