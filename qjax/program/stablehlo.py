@@ -13,6 +13,7 @@ from jax import export
 from qjax.program.program import Program
 from qjax.program.run import run
 from qjax.program.tensor import DTYPES
+from qjax.program.whole import write_whole
 
 
 def write_stablehlo(program: Program, path: str | Path, batch: int = 1) -> int:
@@ -25,9 +26,7 @@ def write_stablehlo(program: Program, path: str | Path, batch: int = 1) -> int:
         path: of the file.
         batch: samples a call.
     """
-    content = bytes(exported(program, batch).serialize())
-    Path(path).write_bytes(content)
-    return len(content)
+    return write_whole(path, bytes(exported(program, batch).serialize()))
 
 
 def exported(program: Program, batch: int = 1) -> export.Exported:

@@ -16,6 +16,7 @@ from qjax.program.program import Program
 from qjax.program.tensor import Quantization, Tensor
 from qjax.program.tflite_file import schema
 from qjax.program.tflite_writers import WRITERS
+from qjax.program.whole import write_whole
 
 
 def write_tflite(program: Program, path: str | Path) -> int:
@@ -34,9 +35,7 @@ def write_tflite(program: Program, path: str | Path) -> int:
             f"policy {program.policy} is not TFLite's arithmetic, which is gemmlowp; StableHLO "
             "holds a program under any policy"
         )
-    content = _Writer(program).content()
-    Path(path).write_bytes(content)
-    return len(content)
+    return write_whole(path, _Writer(program).content())
 
 
 class _Writer:

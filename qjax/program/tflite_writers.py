@@ -32,6 +32,15 @@ def _fused(output: Tensor) -> int:
     )
 
 
+def _unclamped(output: Tensor) -> None:
+    """Raise unless an operator that has no activation function needs none."""
+    if output.dtype != "float32" and _fused(output):
+        raise NotExpressible(
+            f"{output} is clamped to {output.range} by an operator that cannot; clamp it by a "
+            "maximum behind, or use StableHLO"
+        )
+
+
 def _rule(padding: Padding, x: Tensor, kernel: Pair, strides: Pair, dilation: Pair = (1, 1)) -> int:
     """TFLite's number of a padding rule: 0 for SAME, 1 for VALID."""
     assert x.shape[1] is not None and x.shape[2] is not None
@@ -113,8 +122,8 @@ def _binary(code: str, options: str | None) -> Write:
             made.fusedActivationFunction = _fused(site.output)
             if site.output.dtype == "int16" and options != "MulOptionsT":
                 made.potScaleInt16 = False
-        elif clamp(site.output.dtype, site.output.units, "NONE") != site.output.range:
-            _fused(site.output)
+        else:
+            _unclamped(site.output)
         version = 2 if site.output.dtype != "int16" else 4 if code == "MUL" else 3
         writer.add(code, [writer.tensor(t) for t in site.inputs], site.output, made, version)
 
@@ -134,6 +143,7 @@ def _pool(code: str) -> Write:
 
 
 def _mean(writer: Any, operator: ops.Mean, site: Site) -> None:
+    _unclamped(site.output)
     options = writer.schema.ReducerOptionsT()
     options.keepDims = operator.keep
     axes = writer.integers(f"{site.output.name}/axes", operator.axes)
@@ -168,6 +178,7 @@ def _clip(writer: Any, operator: ops.Clip, site: Site) -> None:
 
 
 def _leaky_relu(writer: Any, operator: ops.LeakyRelu, site: Site) -> None:
+    _unclamped(site.output)
     options = writer.schema.LeakyReluOptionsT()
     options.alpha = operator.alpha
     if np.float32(operator.alpha) != operator.alpha:
@@ -190,6 +201,7 @@ def _lookup(writer: Any, operator: ops.Lookup, site: Site) -> None:
 
 
 def _softmax(writer: Any, operator: ops.Softmax, site: Site) -> None:
+    _unclamped(site.output)
     options = writer.schema.SoftmaxOptionsT()
     options.beta = operator.beta
     writer.add("SOFTMAX", [writer.tensor(site.inputs[0])], site.output, options, 2)
@@ -247,8 +259,7 @@ def _border(code: str) -> Write:
                 "TFLite rounds one by one; StableHLO holds it"
             )
         options = getattr(writer.schema, f"{code.title()}OptionsT")()
-        if site.output.dtype != "float32":
-            _fused(site.output)
+        _unclamped(site.output)
         writer.add(code, [writer.tensor(site.inputs[0])], site.output, options, 2)
 
     return write

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from qjax.program import ops
+from qjax.program.base import NotExpressible
 from qjax.program.program import Program
 from qjax.program.tensor import Tensor
 from qjax.program.tflite import UnsupportedError, read_tflite, translate
@@ -203,3 +204,13 @@ def test_one_vector_read_from_many_places_is_refused(file: Path):
     started = time.process_time()
     assert isinstance(read_or_refuse(file), ValueError)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("kind", [ops.Requantize, ops.LeakyRelu])
+def test_a_clamp_that_an_operator_lacks_is_refused(kind, tmp_path: Path):
+    """QUANTIZE has no activation function: its ReLU would be lost without a word."""
+    x = Tensor("x", (None, 4), "int8", one(0.125))
+    y = Tensor("y", (None, 4), "int8", one(0.25), low=0)
+    program = Program(("x",), ("y",), (x, y), (kind(("x",), "y"),), "gemmlowp")
+    with pytest.raises(NotExpressible, match=r"clamped to \(0, 127\) by an operator that cannot"):
+        write_tflite(program, tmp_path / "net.tflite")

@@ -4,7 +4,6 @@ ONNX keeps channels in front, a program has them last. Images go in as they come
 needs the other order is transposed once. Names of tensors are the program's.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from qjax.program.extras import require
 from qjax.program.onnx.writers import WRITERS
 from qjax.program.program import Program
 from qjax.program.tensor import Tensor
+from qjax.program.whole import write_whole
 
 OPSET, MICROSOFT = 17, "com.microsoft"
 """What files ask of a runtime: ONNX 1.12, and onnxruntime's own operators for additions, means and
@@ -41,15 +41,7 @@ def write_onnx(program: Program, path: str | Path) -> int:
             f"policy {program.policy} is not onnxruntime's arithmetic, which is f32_even; "
             "StableHLO holds a program under any policy"
         )
-    content = _Writer(program).content()
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return len(content)
+    return write_whole(path, _Writer(program).content())
 
 
 class _Writer:
