@@ -17,6 +17,7 @@ from hydra.errors import OverrideParseException
 
 KEPT = ("result.json", "config.yaml", "layers.json", "layers.txt", "metrics.jsonl")
 DROPPED_FIRST = "metrics.jsonl"
+_NAMING = ("experiment", "method")
 _LINE = re.compile(r"([\w-]+):\s+(\S.*)")
 
 
@@ -73,9 +74,7 @@ def _swept(group: str, line: int, words: list[str], where: str) -> list[Job]:
         (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except OverrideParseException as error:
         raise ValueError(f"{where}: {error}") from error
-    shown = {
-        o.key_or_group for o in parsed if o.is_sweep_override() or "experiment" in o.key_or_group
-    }
+    shown = {o.key_or_group for o in parsed if o.is_sweep_override() or o.key_or_group in _NAMING}
     # The sweeper escapes braces for a shell; here none reads them.
     plain = ([re.sub(r"\\([{}])", r"\1", word) for word in own] for own in batch)
     return [Job(group, line, tuple(own), _label(own, shown)) for own in plain]

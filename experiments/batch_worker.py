@@ -1,7 +1,7 @@
 """One worker of `run_batch.py`: carries out the runs that its standard input names, one a line, and
 answers each with a line of JSON. Runs of one job line share their compiled functions.
 
-    python experiments/batch_worker.py CORE
+    python experiments/batch_worker.py CORE[,CORE ...]
 """
 
 import json
@@ -12,7 +12,7 @@ import traceback
 from typing import Any
 
 # Before JAX starts its threads: they keep to the cores of the process that starts them.
-os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setaffinity(0, set(map(int, sys.argv[1].split(","))))
 
 from hydra import compose, initialize_config_dir  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402

@@ -26,7 +26,6 @@ first; a run that fails there is tried again on a core.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -34,6 +33,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,13 @@ class Batch:
         """Returns when all jobs are done, or at the deadline, with no worker left."""
         options = self.options
         kinds = [False] * options.workers + [True] * options.gpu_workers
-        cores = itertools.cycle(sorted(os.sched_getaffinity(0)))
-        threads = [
-            threading.Thread(target=self._serve, args=(number, next(cores), on_gpu), daemon=True)
-            for number, on_gpu in enumerate(kinds)
-        ]
+        cores = sorted(os.sched_getaffinity(0))
+        left = cores[options.workers :] or cores
+        threads = []
+        for number, on_gpu in enumerate(kinds):
+            own = left if on_gpu else [cores[number % len(cores)]]
+            work = partial(self._serve, number, ",".join(map(str, own)), on_gpu)
+            threads.append(threading.Thread(target=work, daemon=True))
         for thread in threads:
             thread.start()
         try:
@@ -80,13 +82,13 @@ class Batch:
         for thread in threads:
             thread.join(timeout=max(0.0, self.began + until - time.monotonic()))
 
-    def _serve(self, number: int, core: int, on_gpu: bool) -> None:
+    def _serve(self, number: int, cores: str, on_gpu: bool) -> None:
         """Feeds one worker process, and starts another where one died, while there is work."""
         line = None
         while (job := self._next(line, on_gpu)) is not None:
             process = self.processes.get(number)
             if process is None or process.poll() is not None:
-                process = self.processes[number] = self._start(number, core, on_gpu)
+                process = self.processes[number] = self._start(number, cores, on_gpu)
             line = job.line
             job.answer = _ask(process, job) or {"error": "the worker died; see its log"}
             with self.lock:
@@ -116,10 +118,10 @@ class Batch:
             job.state, text = "failed", f"FAILED: {error}"
         say(self, f"{job.group}: {job.label}: {text}")
 
-    def _start(self, number: int, core: int, on_gpu: bool) -> subprocess.Popen[str]:
+    def _start(self, number: int, cores: str, on_gpu: bool) -> subprocess.Popen[str]:
         options = self.options
         log = options.logs / f"worker-{number}.log"
-        command = [sys.executable, str(WORKER), str(core)]
+        command = [sys.executable, str(WORKER), cores]
         environment = worker_environment(options.cache, on_gpu, options.gpu_workers)
         with log.open("a", encoding="utf-8") as file:
             return subprocess.Popen(
@@ -205,7 +207,7 @@ def report(batch: Batch) -> int:
     """Says how the batch ended and packs its records; the exit code."""
     say(batch, "the end")
     for job in batch.jobs:
-        if job.state == "failed":
+        if job.state != "done" and "error" in job.answer:
             sys.stdout.write(f"failed: {' '.join(job.overrides)}: {job.answer['error']}\n")
     options = batch.options
     if options.out is not None:

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from qjax.launchers.errors import plain_errors
 from qjax.program.arguments import flag
 from qjax.record import read
-from qjax.train import build, plain_errors
+from qjax.target import check_words
+from qjax.train import build
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.run import trained_model
 
@@ -72,6 +74,7 @@ def main(arguments: list[str]) -> None:
             raise ValueError(f"folder must be given, and every key once, got {arguments}; {_USAGE}")
         folder = Path(own["folder"])
         overrides = [f"{key}={value}" for key, value in options.items()]
+        check_words(overrides, stored_config(folder, []).get("target", {}).get("name"))
         if "engine" in own:
             # Imported here: it needs the packages of the export extra, and this module.
             from qjax.export import Trained

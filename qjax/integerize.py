@@ -139,9 +139,9 @@ def integerize(
     def convert(path: str, layer: nnx.Module, inputs: tuple) -> object:
         try:
             twins[path] = layer.integer(inputs, policy)  # pyright: ignore[reportAttributeAccessIssue]
+            return jax.eval_shape(twins[path], *inputs)  # pyright: ignore[reportArgumentType]
         except ValueError as error:
             raise ValueError(f"layer {path!r} has no integer form here: {error}") from error
-        return jax.eval_shape(twins[path], *inputs)  # pyright: ignore[reportArgumentType]
 
     wrap_layers(source, convert)
     image = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)

@@ -23,12 +23,15 @@ class Call:
         path: where the layer stands in the model.
         layer: the layer of the probed model.
         inputs, output: float arrays with the sample's batch axis.
+        into_act: whether an activation is all that reads the output, so that its rounding can be
+            the layer's.
     """
 
     path: str
     layer: Layer
     inputs: tuple[Array, ...]
     output: Array
+    into_act: bool = False
 
 
 def probe(model: nnx.Module, sample: Array) -> list[Call]:
@@ -52,17 +55,31 @@ def probe(model: nnx.Module, sample: Array) -> list[Call]:
     copy.train()
     log = _logged(*nnx.split(copy), sample)
     _check_calls([seen.path for seen in log], layers)
-    return [Call(seen.path, layers[seen.path], seen.inputs, seen.output) for seen in log]
+    return [
+        Call(seen.path, layers[seen.path], seen.inputs, seen.output, _into_act(seen, log, layers))
+        for seen in log
+    ]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["inputs", "output"], meta_fields=["path"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["inputs", "output"],
+    meta_fields=["path", "sources", "returned"],
+)
 @dataclasses.dataclass(frozen=True)
 class _Seen:
-    """A `Call` as a compiled function returns it."""
+    """A `Call` as a compiled function returns it.
+
+    Attributes:
+        sources: paths of the layers that made the inputs, "" where no layer did.
+        returned: whether the model returns the output.
+    """
 
     path: str
+    sources: tuple[str, ...]
     inputs: tuple[Array, ...]
     output: Array
+    returned: bool = False
 
 
 # One function with the graph as an argument: it compiles once for all models of equal structure,
@@ -72,14 +89,22 @@ def _logged(graph: nnx.GraphDef, state: nnx.State, x: Array) -> list[_Seen]:
     log: list[_Seen] = []
 
     def call(path: str, layer: nnx.Module, inputs: tuple) -> object:
+        # The traced arrays are told apart by identity: a layer reads what another returned.
+        made = {id(seen.output): seen.path for seen in log}
+        sources = tuple(made.get(id(x), "") for x in inputs)
         output = layer(*inputs)  # pyright: ignore[reportCallIssue]
-        log.append(_Seen(path, inputs, output))
+        log.append(_Seen(path, sources, inputs, output))
         return output
 
     model = nnx.merge(graph, state, copy=True)
     wrap_layers(model, call)
-    model(x)
-    return log
+    results = [id(leaf) for leaf in jax.tree.leaves(model(x))]
+    return [dataclasses.replace(seen, returned=id(seen.output) in results) for seen in log]
+
+
+def _into_act(seen: _Seen, log: list[_Seen], layers: dict[str, Layer]) -> bool:
+    readers = [layers[other.path].kind for other in log if seen.path in other.sources]
+    return readers == ["act"] and not seen.returned
 
 
 def _check_calls(order: list[str], layers: dict[str, Layer]) -> None:

@@ -37,10 +37,12 @@ class Rule:
         match: a glob over dotted paths ("blocks.*.conv1"), or "first" or "last": the first and last
             layer with weights in execution order.
         kind: restrict to layers of this kind (one of `KINDS`); "" for any.
+        pending: restrict to layers whose integer result no activation rounds directly: sums before
+            an addition or a pooling, additions that fork, averages, logits.
         weight: for conv and dense.
         input: for conv and dense: quantize what the layer receives.
-        output: for activations; for other layers only when `kind` names them (TFLite-like
-            placement).
+        output: for activations; for other layers only when `kind` names them, or `pending` is set
+            (TFLite-like placement).
         error: for conv and dense: quantize the gradient with respect to the product, before BN
             (DoReFa); for activations only when `kind` names them: the gradient between function
             and output quantizer (WAGE).
@@ -52,6 +54,7 @@ class Rule:
     input: Quantizer | None = None
     output: Quantizer | None = None
     error: Quantizer | None = None
+    pending: bool = False
 
     def __post_init__(self) -> None:
         if self.kind and self.kind not in KINDS:
@@ -78,11 +81,14 @@ class Rule:
         ):
             return False
         usual = {"output": ("act",), "error": WEIGHTED}.get(slot, (call.layer.kind,))
-        return call.layer.kind in usual or self.kind == call.layer.kind
+        named = self.kind == call.layer.kind or (self.pending and slot == "output")
+        return call.layer.kind in usual or named
 
     def matches(self, call: Call, ends: tuple[str, str]) -> bool:
         """Whether path and kind fit."""
         if self.kind and call.layer.kind != self.kind:
+            return False
+        if self.pending and (call.into_act or not call.layer.pending):
             return False
         if self.match in ("first", "last"):
             return call.path == ends[self.match == "last"]
@@ -179,3 +185,27 @@ def all_layers(
     """
     ends = (Rule("first", input=first_input), Rule("last", input=last_input))
     return Recipe((*ends, Rule(weight=weight, output=act)), "all")
+
+
+def deployable(
+    weight: Quantizer,
+    act: Quantizer,
+    end_weight: Quantizer,
+    image: Quantizer,
+    between: Quantizer,
+) -> Recipe:
+    """Every tensor that a runtime's operator reads or writes lies on one grid, the logits too.
+
+    A convolution, an addition or an average that no activation rounds has a quantizer of its own;
+    one that an activation follows shares the activation's, as runtimes fuse them.
+
+    Args:
+        weight, act: quantizers of the body.
+        end_weight: of the first and the last layer.
+        image: of what the network receives.
+        between: of the sums that no activation rounds.
+    """
+    ends = (Rule("first", weight=end_weight, input=image), Rule("last", weight=end_weight))
+    return Recipe(
+        (*ends, Rule(output=between, pending=True), Rule(weight=weight, output=act)), "deployable"
+    )

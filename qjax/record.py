@@ -34,6 +34,7 @@ import yaml
 from qjax.results.schema import SCHEMA, RunRecord, check, read, read_metrics
 
 __all__ = [
+    "NOT_HASHED",
     "Record",
     "RunRecord",
     "config_hash",
@@ -43,8 +44,7 @@ __all__ = [
     "versions",
 ]
 
-# Settings that say where or how loudly a run works, never what it computes.
-_NOT_HASHED = (
+NOT_HASHED = (
     "hydra",
     "data.root",
     "run.folder",
@@ -53,10 +53,13 @@ _NOT_HASHED = (
     "run.check_every",
     "run.checkpoint_every",
     "run.diagnose_every",
+    "run.devices",
+    "run.distributed",
     "run.steps_per_call",
     "run.tensorboard",
     "run.progress",
 )
+"""Settings that say where, on how much or how loudly a run works, never what it computes."""
 
 
 class Record:
@@ -209,7 +212,7 @@ def _kept(value: Any, name: str, with_seeds: bool) -> Any:
     kept = {}
     for key, item in value.items():
         full = f"{name}.{key}" if name else str(key)
-        if full not in _NOT_HASHED and (with_seeds or key != "seed"):
+        if full not in NOT_HASHED and (with_seeds or key != "seed"):
             kept[key] = _kept(item, full, with_seeds)
     return kept
 

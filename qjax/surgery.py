@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
 from qjax.core.quantizer import Quantizer, Role
+from qjax.layers.affine_norm import Norm
 from qjax.layers.layer import Layer
 from qjax.layers.norm import BatchNorm
 from qjax.layers.slots import ErrorSlot, FloatSlot, Slot, Watched
@@ -73,8 +74,7 @@ def quantize(model: nnx.Module, recipe: Recipe, sample: Array, seed: int = 0) ->
     layers = dict(walk(copy))
     for index, ((path, slot), quantizer) in enumerate(chosen.items()):
         key = jax.random.fold_in(jax.random.key(seed), index)
-        is_float = getattr(quantizer, "is_float", False)
-        bound = FloatSlot() if is_float else _bind(quantizer, slot, tensors[path], key)
+        bound = FloatSlot() if quantizer.is_float else _bind(quantizer, slot, tensors[path], key)
         setattr(layers[path], slot, bound)
     return copy
 
@@ -106,26 +106,32 @@ def _same(a: Slot, b: Slot) -> bool:
 
 
 def fold_batch_norm(model: nnx.Module, make: Callable[[BatchNorm], nnx.Module]) -> nnx.Module:
-    """A copy of `model` whose convolutions and dense layers quantize weights with BN folded in.
+    """A copy of `model` whose convolutions and dense layers meet batch normalization another way.
 
     Args:
         model: float, so that quantizers find their first numbers from folded weights.
-        make: `qjax.layers.norm.FoldedFrozen` or `FoldedCorrected`.
+        make: `qjax.layers.norm.FoldedFrozen` or `FoldedCorrected`, which fold it into the weights,
+            or a separate one, such as `ShiftNorm`, which also takes the place of those that stand
+            alone.
 
     Raises:
-        ValueError: no layer has a separate normalization.
+        ValueError: nothing can be folded.
     """
     copy = nnx.clone(model)
     normed = [
         layer for _, layer in walk(copy) if isinstance(getattr(layer, "norm", None), BatchNorm)
     ]
-    if not normed:
+    folds = getattr(make, "folds", True)
+    if folds and not normed:
         raise ValueError(
             f"{type(model).__name__} has no ConvBN or DenseBN whose normalization could be folded; "
             "choose bn=separate"
         )
     for layer in normed:
         layer.norm = make(layer.norm)  # pyright: ignore[reportAttributeAccessIssue]
+    for _, layer in walk(copy):
+        if not folds and isinstance(layer, Norm) and isinstance(layer.statistics, BatchNorm):
+            layer.statistics = make(layer.statistics)  # pyright: ignore[reportAttributeAccessIssue]
     return copy
 
 
@@ -170,11 +176,10 @@ def folded_kernel(layer: Layer) -> Array:
 
 
 def _check_scale(quantizer: Quantizer, slot: str, call: Call) -> None:
-    norm = getattr(call.layer, "norm", None)
-    folded = norm is not None and not isinstance(norm, BatchNorm)
+    folded = getattr(getattr(call.layer, "norm", None), "folds", False)
     if slot == "weight" and folded and quantizer.rescales:
         raise ValueError(
-            f"layer {call.path!r}: {type(quantizer).__name__} gives weights another magnitude, "
+            f"layer {call.path!r}: {quantizer.label} gives weights another magnitude, "
             "which folded batch normalization cannot undo; choose bn=separate or a quantizer that "
             "keeps it (minmax, lsq)"
         )
@@ -212,7 +217,7 @@ def _row(call: Call) -> LayerRow:
     return LayerRow(
         path=call.path,
         kind=layer.kind,
-        quantizers={name: type(slot.quantizer).__name__ for name, slot in bound.items()},
+        quantizers={name: slot.quantizer.label for name, slot in bound.items()},
         bits=bits,
         output_shape=tuple(call.output.shape[1:]),
         macs=layer.macs(call.output.shape),

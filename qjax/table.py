@@ -17,6 +17,7 @@ from pathlib import Path
 
 from qjax.results.aggregate import group
 from qjax.results.collect import collect
+from qjax.results.compare import float_groups
 from qjax.results.page import SETTINGS, load_page, write_page
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,9 @@ def build(folder: Path, roots: Sequence[Path], out: Path, *, keep: bool = False)
         sys.stderr.write(f"warning: {problem}\n")
     groups = group(found.records)
     if keep:
-        for run in (run for own in page.groups(groups) for run in own.runs):
+        own = page.groups(groups)
+        used = own + [other for one in own for other in float_groups(one, groups)]
+        for run in {run.config_hash: run for one in used for run in one.runs}.values():
             _keep(found.folders[run.config_hash], folder / "records" / run.config_hash)
     for path in write_page(page, folder.name, groups, out):
         sys.stdout.write(f"{path}\n")

@@ -4,11 +4,7 @@ record.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,21 +12,20 @@ from typing import Any
 import hydra
 from flax import nnx
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.core.exactness import use_exact_products
 from qjax.core.requantize import policy
-from qjax.core.versions import check_versions
+from qjax.launchers.errors import plain_errors
 from qjax.launchers.jobs import carry_out
-from qjax.record import config_hash, read
-from qjax.training.checkpoint import CheckpointError
-from qjax.training.events import EventsError
+from qjax.record import NOT_HASHED, config_hash
+from qjax.results.summary import summary
+from qjax.target import Target, check_words
+from qjax.training.devices import agreed, connect, disconnect, first_process
 from qjax.training.hooks import CrossEntropy, Hooks
-from qjax.training.loop import NonFiniteError
-from qjax.training.planned import Planned
+from qjax.training.planned import Planned, fresh
 from qjax.training.precision import Precision
 from qjax.training.programs import Programs
 from qjax.training.run import trained_model
@@ -38,37 +33,6 @@ from qjax.training.spec import RunSpec, Settings
 from qjax.training.step import StepSettings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr and exit code 1; defects keep a
-    traceback.
-    """
-    try:
-        check_versions()
-    except RuntimeError as error:
-        _fail(str(error))
-    use_exact_products()
-    try:
-        yield
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        _fail(f"{cause} ({error.args[0].splitlines()[-1]})" if error.args else str(cause))
-    except (ValueError, FileNotFoundError, NonFiniteError, CheckpointError, EventsError) as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        _fail(
-            f"cannot write {error.filename or 'the record'}: {error.strerror}; free space or make "
-            "the folder writable, then repeat the command: it goes on from the last checkpoint"
-        )
-
-
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(1)
 
 
 def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
@@ -81,7 +45,8 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
     Raises:
         ValueError: a field out of range, naming it, its value and the remedy.
     """
-    data = _data(config, Programs() if programs is None else programs)
+    target: Target | None = instantiate(config.get("target"), _convert_="all")
+    data = _data(config, target, Programs() if programs is None else programs)
     arguments = {key: value for key, value in config.model.items() if key != "name"}
     model = partial(
         instantiate,
@@ -95,8 +60,10 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         "method": config.method,
         "data": _data_name(config, data.name),
         "model": _model_name(config),
+        "target": "none" if target is None else target.name,
     }
     recipe = instantiate(config.recipe, _convert_="all")
+    recipe = recipe if target is None else target.placing(recipe)
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
     hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
     return RunSpec(
@@ -108,22 +75,27 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         make_model=lambda: model(rngs=nnx.Rngs(config.seed)),
         recipe=recipe,
         phases=phases,
-        settings=_settings(config),
+        settings=_settings(config, target),
         config=plain(config),
         hooks=hooks,
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
-        norm=instantiate(config.bn) if "bn" in config else None,
+        norm=instantiate(config.bn) if "bn" in config else target and target.norm,
+        target=target,
         load_teacher=load_teacher,
     )
 
 
-def _data(config: DictConfig, programs: Programs) -> Any:
-    parts = [config[part] for part in ("data", "pixels") if part in config]
-    chosen = json.dumps([OmegaConf.to_container(part, resolve=True) for part in parts])
+def _data(config: DictConfig, target: Target | None, programs: Programs) -> Any:
+    """The data set, its pixels in the range that the target prescribes, else the chosen one."""
+    names = ("data", "pixels", "target.pixels")
+    parts = [OmegaConf.select(config, name) for name in names]
+    chosen = json.dumps([part and OmegaConf.to_container(part, resolve=True) for part in parts])
 
     def reading() -> Any:
         data = instantiate(config.data)
+        if target is not None and target.pixels is not None:
+            return target.pixels(data)
         return instantiate(config.pixels)(data) if "pixels" in config else data
 
     return programs.get(("read", chosen), reading)
@@ -136,16 +108,18 @@ def load_teacher(folder: str) -> nnx.Module:
     return trained_model(build(stored_config(Path(folder), [])), Path(folder))[0]
 
 
-def _settings(config: DictConfig) -> Settings:
+def _settings(config: DictConfig, target: Target | None) -> Settings:
     run = config.run
+    rounding = run.policy if target is None else target.policy
     return Settings(
         batch_size=config.batch_size,
-        policy=policy(run.policy),
-        policy_name=run.policy,
+        policy=policy(rounding),
+        policy_name=rounding,
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
         diagnose_every=run.get("diagnose_every", 1),
+        devices=run.get("devices", "auto"),
         steps_per_call=run.get("steps_per_call", "auto"),
         tensorboard=run.tensorboard,
         progress=run.progress,
@@ -184,8 +158,11 @@ def _data_name(config: DictConfig, name: str) -> str:
 
 
 def default_folder(config: DictConfig, spec: RunSpec) -> Path:
-    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration."""
+    """runs/EXPERIMENT/DATA-MODEL-BITS-SEED-HASH, the same for the same configuration; a target
+    stands before the bits.
+    """
     bits = f"w{spec.w_bits}a{spec.a_bits}"
+    bits = bits if spec.target is None else f"{spec.target.name}-{bits}"
     tag = config_hash(spec.config)
     name = f"{spec.names['data']}-{spec.names['model']}-{bits}-s{spec.seed}-{tag}"
     return Path("runs") / config.experiment / name
@@ -202,10 +179,10 @@ def train(config: DictConfig) -> Path:
         ValueError: a field out of range, or a folder that cannot be used.
     """
     planned = plan(config)
-    if planned.finished:
-        print(f"{planned.folder} is finished; run.repeat=true trains it again in a new folder")
-    else:
+    if not agreed(planned.finished):
         planned.carry_out()
+    elif first_process():
+        print(f"{planned.folder} is finished; run.repeat=true trains it again in a new folder")
     return planned.folder
 
 
@@ -217,15 +194,28 @@ def plan(config: DictConfig, programs: Programs | None = None) -> Planned:
     Raises:
         ValueError: a field out of range, or a folder that cannot be used.
     """
+    if HydraConfig.initialized():
+        check_words(HydraConfig.get().overrides.task, config.get("target", {}).get("name"))
     if config.run.resume:
         config = resumed(config)
+    if config.run.get("distributed"):
+        if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise ValueError(
+                "run.distributed joins the processes of one run, but this is a sweep; leave -m out"
+            )
+        connect()
+    stacked = config.get("population", {}).get("stack")
+    if stacked and config.run.get("devices", 1) not in ("auto", 1):
+        raise ValueError("population.stack steps on one device; leave run.devices=auto")
     spec = build(config, programs)
     folder = Path(config.run.folder or default_folder(config, spec))
-    return Planned(spec, _fresh(folder) if config.run.repeat else folder, programs)
+    return Planned(spec, fresh(folder) if config.run.repeat else folder, programs)
 
 
 def resumed(config: DictConfig) -> DictConfig:
     """The configuration in the folder that `run.resume` names, to go on with.
+
+    Words that change no number (run.devices, run.progress) hold for what is left of it.
 
     Raises:
         ValueError: the folder holds no run, or other words of the command line ask for another
@@ -238,53 +228,17 @@ def resumed(config: DictConfig) -> DictConfig:
         raise ValueError(f"run.resume: {folder} holds no run; name the folder of an unfinished one")
     stored = stored_config(folder, [])
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    others = [word for word in words if not word.startswith("run.resume=")]
+    free = [word for word in words if word.lstrip("+").split("=")[0] in NOT_HASHED]
+    others = [word for word in words if word not in free]
     if others and config_hash(plain(config)) != config_hash(plain(stored)):
         raise ValueError(
             f"run.resume goes on with the configuration in {folder}, but {' '.join(others)} asks "
             "for another; leave these words out, or start a new run without run.resume"
         )
+    OmegaConf.set_struct(stored, False)
+    stored.merge_with(OmegaConf.from_dotlist([word.lstrip("+") for word in free]))
     stored.run.folder, stored.run.repeat, stored.run.resume = str(folder), False, None
     return stored
-
-
-def _fresh(folder: Path) -> Path:
-    """The first of FOLDER, FOLDER-r2, FOLDER-r3, ... that holds no finished run."""
-    number, candidate = 1, folder
-    while (candidate / "result.json").exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-r{number}")
-    return candidate
-
-
-def summary(folder: Path) -> str:
-    """The result in a few lines."""
-    record = read(folder)
-    accuracy = record.accuracy
-    forms = {k: accuracy[k] for k in ("float", "simulated", "integer")}
-    share = {k: "-" if v is None else f"{100 * v:.2f} %" for k, v in forms.items()}
-    lines = [
-        f"accuracy   float {share['float']}   simulated {share['simulated']}   "
-        f"integer {share['integer']}",
-    ]
-    if record.agreement["predictions"] is not None:
-        codes = record.agreement["codes"].values()
-        least = min(codes, default=1.0)
-        floats = ", ".join(record.integer["float_layers"]) or "none"
-        widest = max(record.integer["accumulator_bits"].values(), default=0)
-        lines += [
-            f"agreement  predictions {100 * record.agreement['predictions']:.3f} %   "
-            f"codes at least {100 * least:.4f} % in every layer",
-            f"integer    float-free {record.integer['float_free']}   float layers {floats}   "
-            f"weights {record.integer['weight_bytes']:,} bytes   "
-            f"accumulators up to {widest} bits",
-        ]
-    alarms = record.extra.get("alarms", [])
-    lines += [
-        f"alarm      {row['message']} ({row['phase']}, epoch {row['epoch']})" for row in alarms
-    ]
-    lines.append(f"seconds    {record.seconds:.1f} on {record.device}")
-    return "\n".join(lines)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -295,8 +249,10 @@ def main(config: DictConfig) -> float | None:
         return carry_out(config, plan)
     with plain_errors():
         folder = train(config)
-        print(summary(folder))
-        print(f"record: {folder}")
+        if first_process():
+            print(summary(folder))
+            print(f"record: {folder}")
+        disconnect()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qjax.layers import Act, Dense
+from qjax.layers import Act, Add, Dense
 from qjax.models.small import SmallCNN
 from qjax.probe import probe
 
@@ -40,6 +40,29 @@ def test_calls_come_in_execution_order_with_what_flowed():
         np.testing.assert_array_equal(before.output, after.inputs[0])
     np.testing.assert_array_equal(calls[0].inputs[0], X)
     np.testing.assert_allclose(calls[-1].output, model(X), rtol=1e-6)
+
+
+class Fork(nnx.Module):
+    """What reads each output: an activation, two layers, an activation and the caller."""
+
+    def __init__(self):
+        self.one = Dense(3, 3, rngs=nnx.Rngs(0))
+        self.two = Dense(3, 3, rngs=nnx.Rngs(1))
+        self.three = Dense(3, 3, rngs=nnx.Rngs(2))
+        self.acts = nnx.List([Act(), Act(), Act()])
+        self.add = Add()
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The wiring."""
+        x = self.acts[0](self.one(x))
+        y = self.two(x)
+        z = self.three(self.add(self.acts[1](y), y))
+        return self.acts[2](z), z
+
+
+def test_an_activation_is_seen_that_alone_reads_a_layer():
+    calls = {call.path: call.into_act for call in probe(Fork(), X)}
+    assert [path for path, alone in calls.items() if alone] == ["one"]
 
 
 def test_a_model_is_left_as_it_was():

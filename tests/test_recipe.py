@@ -12,7 +12,15 @@ from qjax.methods.none import NoQuantizer
 from qjax.methods.pact import Pact
 from qjax.models.small import SmallCNN
 from qjax.probe import Call, probe
-from qjax.recipe import Recipe, Rule, all_layers, ends_8bit, ends_float, first_and_last
+from qjax.recipe import (
+    Recipe,
+    Rule,
+    all_layers,
+    deployable,
+    ends_8bit,
+    ends_float,
+    first_and_last,
+)
 
 W, A, W8, A8, KEEP = DoReFaWeight(4), Pact(4), AffineWeight(8), AffineActivation(8), NoQuantizer()
 BODY = Rule(weight=W, output=A)
@@ -48,6 +56,24 @@ def test_outputs_of_other_layers_need_their_kind_named():
     assert not any(path in ("add", "pool") for path, _ in resolved(BODY))
     chosen = resolved(Rule(kind="add", output=A8), BODY)
     assert chosen["add", "output"] == A8 and ("pool", "output") not in chosen
+
+
+def test_pending_sums_are_those_that_no_activation_rounds():
+    chosen = resolved(Rule(output=A8, pending=True), BODY)
+    assert {path for (path, slot), q in chosen.items() if slot == "output" and q == A8} == {
+        "conv2",  # before the pooling
+        "conv3",  # before the addition
+        "mean",
+        "classifier",
+    }
+
+
+def test_deployable_covers_every_tensor():
+    chosen = deployable(W, A, W8, A8, A8).resolve(list(calls()))
+    assert {path for (path, slot), q in chosen.items() if slot == "input"} == {"conv1"}
+    assert chosen["conv1", "weight"] == chosen["classifier", "weight"] == W8
+    assert chosen["act2", "output"] == A and chosen["classifier", "output"] == A8
+    assert not {("add", "output"), ("pool", "output"), ("conv1", "output")} & set(chosen)
 
 
 def test_policies_say_what_the_ends_are():

@@ -10,5 +10,7 @@ done
 
 # Small batches, as a detector has them: where live statistics hurt.
 for experiment in fqn_w4a4 fqn_w4a4_live_bn; do
-  python -m qjax.train -m "+experiment=$experiment" batch_size=4 optim.learning_rate=0.01 "seed=$seeds" "$@"
+  method=fqn${experiment#fqn_w4a4}_batch4
+  python -m qjax.train -m "+experiment=$experiment" "method=$method" batch_size=4 optim.learning_rate=0.01 \
+    "seed=$seeds" "$@"
 done

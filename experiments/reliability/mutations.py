@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 EXTREMES = (
     0,
     1,
@@ -154,15 +156,15 @@ def tflite_changed(content: bytes, rng: random.Random) -> bytes:
         for _ in range(rng.randint(1, 3)):
             node = rng.choice([found for found in _objects(model) if vars(found)])
             name = rng.choice(list(vars(node)))
-            value = getattr(node, name)
+            value: Any = getattr(node, name)
             if isinstance(value, bool) or value is None:
                 continue
             if isinstance(value, int):
                 setattr(node, name, rng.choice(EXTREMES))
             elif isinstance(value, list) and value and isinstance(value[0], int | float):
                 value[rng.randrange(len(value))] = rng.choice(EXTREMES)
-            elif hasattr(value, "shape") and value.size:
-                changed = value.tolist()
+            elif isinstance(value, np.ndarray) and value.size:
+                changed: list = value.tolist()
                 changed[rng.randrange(len(changed))] = rng.choice(EXTREMES)
                 setattr(
                     node,

@@ -49,12 +49,12 @@ def decode_terms(terms: tuple[Term, ...]) -> Float[Array, "..."]:
     """
     ndim = terms[0].codes.ndim
     return sum(
-        _along_channels(term.scale, ndim) * (term.codes - _along_channels(term.zero_point, ndim))
+        along_channels(term.scale, ndim) * (term.codes - along_channels(term.zero_point, ndim))
         for term in terms
     )  # pyright: ignore[reportReturnType]
 
 
-def _along_channels(value: Array | float, ndim: int) -> Array:
+def along_channels(value: Array | float, ndim: int) -> Array:
     """A per-channel number `(c,)` with the leading axes that a tensor of `ndim` axes needs."""
     value = jnp.asarray(value)
     return value.reshape((1,) * (ndim - 1) + (-1,)) if value.ndim == 1 and ndim > 1 else value

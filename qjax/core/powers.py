@@ -21,3 +21,14 @@ def nearest_power(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     # hardware does it (leading zeros), do not.
     mantissa, exponent = jnp.frexp(x)
     return jnp.ldexp(jnp.ones_like(x), exponent - (mantissa < math.sqrt(0.5)))
+
+
+def power_above(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """2^ceil(log2 x), exactly, for x > 0: the least power of two that is not below x.
+
+    Example:
+        >>> power_above(jnp.array([0.25, 0.3, 1.0, 3.0])).tolist()
+        [0.25, 0.5, 1.0, 4.0]
+    """
+    mantissa, exponent = jnp.frexp(x)
+    return jnp.ldexp(jnp.ones_like(x), exponent - (mantissa == 0.5))

@@ -61,6 +61,7 @@ class Quantizer(abc.ABC):
             a normalization of their products must follow.
         stochastic: whether `__call__` (and `linear`) take a further argument `key`, a random key
             that is fresh at every training step; it is None in evaluation, where noise is off.
+        is_float: whether it leaves the tensor as it is (`NoQuantizer`): no codes, no slot.
         not_idempotent: why quantizing a quantized tensor may change it again; empty where it may
             not, which the laws then hold.
     """
@@ -71,6 +72,7 @@ class Quantizer(abc.ABC):
     rectifies: ClassVar[bool] = False
     rescales: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    is_float: ClassVar[bool] = False
     not_idempotent: ClassVar[str] = ""
 
     @abc.abstractmethod
@@ -119,6 +121,16 @@ class Quantizer(abc.ABC):
             )
         (term,) = _compiled_codes(self, dict(p), jnp.zeros((1,), jnp.float32))
         return Grid(float(term.scale), float(term.zero_point), int(term.low), int(term.high))
+
+    @property
+    def label(self) -> str:
+        """Its name in layer tables."""
+        return type(self).__name__
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Citation keys, more than one where a quantizer is put around another."""
+        return (self.reference,)
 
     def stripped(self) -> Self:
         """This quantizer without its traced hyper-parameters, which live in the numbers from now

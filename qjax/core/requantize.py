@@ -28,16 +28,19 @@ from jaxtyping import Array, Int, Int32
 
 from qjax.core.affine import Affine, Policy
 from qjax.core.rescale import q31_even
-from qjax.core.runtimes import f32_even, f32_zp_even, gemmlowp, q31, shift
+from qjax.core.runtimes import f32_even, f32_zp_even, gemmlowp, q31
+from qjax.core.shift_policy import shift
 from qjax.core.thresholds import thresholds
 
 __all__ = [
     "POLICIES",
+    "WIDEST",
     "Affine",
     "Policy",
     "f32_even",
     "f32_zp_even",
     "gemmlowp",
+    "name_of",
     "policy",
     "q31",
     "q31_even",
@@ -62,6 +65,13 @@ def shift_after_image(
         return q31_even(terms, affine)
     return shift(terms, affine)
 
+
+WIDEST: Mapping[Policy, int] = MappingProxyType(
+    {gemmlowp: 127, q31: 127, f32_even: 64, f32_zp_even: 64}
+)
+"""Policies whose bias is a whole number of the accumulator's units: the magnitude up to which
+weight codes are worth doubling, so that the unit is finer. 64 where CPUs without VNNI add pairs of
+u8 x s8 products in 16 bits."""
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
@@ -90,3 +100,19 @@ def policy(name: str) -> Policy:
     if name not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {name!r}")
     return POLICIES[name]
+
+
+def name_of(known: Policy) -> str:
+    """The name of a policy.
+
+    Raises:
+        ValueError: for one without a name, such as a `partial` of another.
+
+    Example:
+        >>> name_of(q31_even)
+        'q31_even'
+    """
+    for name, one in POLICIES.items():
+        if one is known:
+            return name
+    raise ValueError(f"policy {known} has no name; it must be one of {', '.join(POLICIES)}")

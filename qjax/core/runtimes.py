@@ -4,8 +4,9 @@ All read the same numbers (`Affine`): real multipliers M = scale, and an offset 
 the output zero point and a rest. The rest, a bias, enters as runtimes take it: an int32 in units of
 the accumulator, bias = rest / M rounded half away from zero, added before the multiplication.
 Runtimes know positive multipliers only; a negative M negates the accumulator first, which is what
-folding the sign into the weight codes does. What a runtime cannot hold (a bias or an accumulator
-outside int32) is an error that names it, since the runtime would wrap around.
+folding the sign into the weight codes does. Where gamma is so small that the bias leaves int32 the
+channel becomes a constant (`accumulate.settled`). What a runtime cannot hold otherwise (a bias or
+an accumulator outside int32) is an error that names it, since the runtime would wrap around.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +17,13 @@ from jax import lax
 from jaxtyping import Array, Float32, Int, Int32
 
 from qjax.core import wide
-from qjax.core.affine import INT32_MAX, INT32_MIN, Affine, HostNumber
+from qjax.core.accumulate import accumulate, clamp, settled, whole_bias
+from qjax.core.affine import INT32_MAX, Affine, HostNumber
 from qjax.core.fixedpoint import (
     multiply_by_quantized_multiplier,
     multiply_by_quantized_multiplier_single_rounding,
     quantize_multiplier,
 )
-from qjax.core.shifts import RoundingShift, shift_half_even
 
 _FLOAT32_EXACT = 2**24
 
@@ -103,52 +104,6 @@ def f32_zp_even(terms: Sequence[Int[Array, "*shape"]], affine: Affine) -> Int32[
     return jnp.round(inside + zero).astype(jnp.int32)
 
 
-def shift(
-    terms: Sequence[Int[Array, "*shape"]],
-    affine: Affine,
-    rounding: RoundingShift = shift_half_even,
-) -> Int32[Array, "*shape"]:
-    """A rounding right shift, for scales +-2**-k: WAGE, and hardware such as the DPU.
-
-    Several terms shift left onto the finest of their grids, exactly, and round once.
-
-    Args:
-        terms: int8 or int32 arrays of one shape, channels on the last axis.
-        affine: what to compute; every scale a power of two from 2**-31 up, or its negative.
-        rounding: the rule for ties, one of `core/shifts.py`.
-
-    Raises:
-        ValueError: a scale that is no such power of two, or a sum that can leave int32.
-
-    Example:
-        >>> affine = Affine((np.float64(2**-3),), np.float64(0), ((-99, 99),), low=-8, high=7)
-        >>> shift([jnp.array([-12, -4, 4, 12, 20])], affine).tolist()
-        [-2, 0, 0, 2, 2]
-    """
-    halvings = [_halvings(scale, index) for index, scale in enumerate(affine.scales)]
-    depth = np.maximum(np.max(np.broadcast_arrays(*halvings), axis=0), 0)
-    factors = [
-        np.ldexp(np.sign(scale), depth - count)
-        for scale, count in zip(affine.scales, halvings, strict=True)
-    ]
-    bias = _bias(affine, np.ldexp(1.0, -depth), "shift")
-    total, _ = _accumulate(affine.int32(terms), factors, bias, affine.bounds, "shift")
-    return _clamp(rounding(total, wide.lanes(depth, total.ndim)), affine)
-
-
-def _halvings(scale: HostNumber, index: int) -> HostNumber:
-    """k of +-2**-k, at most 31; a scale of zero needs none."""
-    mantissa, exponent = np.frexp(np.abs(scale))
-    count = 1 - exponent.astype(np.int64)
-    wrong = (scale != 0) & ((mantissa != 0.5) | (count > 31))
-    if wrong.any():
-        raise ValueError(
-            f"shift: scales[{index}] must be +-2**-k with k <= 31, got {scale[wrong].flat[0]}; "
-            "give the input, the weights and the output power-of-two scales, or use q31_even"
-        )
-    return np.where(scale == 0, 0, count)
-
-
 def _q31(
     terms: Sequence[Int[Array, "*shape"]],
     affine: Affine,
@@ -157,12 +112,11 @@ def _q31(
 ) -> Int32[Array, "*shape"]:
     ints = affine.int32(terms)
     if len(ints) == 1:
-        (scale,) = affine.scales
-        bias = _bias(affine, np.abs(scale), "gemmlowp and q31")
-        sign = np.where(scale < 0, -1.0, 1.0)
-        total, reach = _accumulate(ints, [sign], bias, affine.bounds, "gemmlowp and q31")
-        multiplier = _multiplier(np.abs(scale), reach)
-        return _clamp(scale_down(total, *multiplier, multiply), affine)
+        affine, sign, unit = _with_units(affine)
+        bias = whole_bias(affine, unit)
+        total, reach = accumulate(ints, [sign], bias, affine.bounds, "gemmlowp and q31")
+        multiplier = _multiplier(unit, reach)
+        return clamp(scale_down(total, *multiplier, multiply), affine)
     if len(ints) > 2:
         raise ValueError(
             f"gemmlowp and q31: TFLite adds two tensors at a time, got {len(ints)} terms; "
@@ -176,12 +130,22 @@ def _q31(
     rows = zip(ints, affine.scales, affine.zeros, affine.bounds, strict=True)
     for term, scale, zero, bounds in rows:
         factor = np.where(scale < 0, -1.0, 1.0) * 2**left
-        grown, grown_reach = _accumulate(
+        grown, grown_reach = accumulate(
             [term], [factor], -factor * zero, (bounds,), "gemmlowp and q31 (ADD of 8-bit codes)"
         )
         total = total + scale_down(grown, *quantize_multiplier(np.abs(scale) / twice), multiply)
         reach = reach + grown_reach / 2  # the multipliers below 2 * max(M) are at most a half
-    return _clamp(scale_down(total, *_multiplier(twice / 2**left, reach), multiply), affine)
+    return clamp(scale_down(total, *_multiplier(twice / 2**left, reach), multiply), affine)
+
+
+def _with_units(affine: Affine) -> tuple[Affine, HostNumber, HostNumber]:
+    """One term's numbers as a runtime holds them, the term's sign, and the size of its unit.
+
+    A scale of 0, whose code is a constant, has the sign 0 and a unit of 2**-16 for its bias.
+    """
+    affine = settled(affine)
+    (scale,) = affine.scales
+    return affine, np.sign(scale), np.where(scale == 0, 2.0**-16, np.abs(scale))
 
 
 def _check_centred(affine: Affine) -> None:
@@ -196,47 +160,6 @@ def _check_centred(affine: Affine) -> None:
         )
 
 
-def _bias(affine: Affine, step: HostNumber, policy: str) -> HostNumber:
-    """The offset without the zero point, in whole units of `step`, half away from zero."""
-    rest, step = np.broadcast_arrays(affine.offset - affine.zero_point, step)
-    if ((step == 0) & (rest != 0)).any():
-        raise ValueError(
-            f"{policy}: a channel with a scale of 0 cannot carry a bias, got an offset of "
-            f"{rest[(step == 0) & (rest != 0)].flat[0]:.6g} output steps; use q31_even"
-        )
-    with np.errstate(over="ignore"):
-        units = np.divide(rest, step, out=np.zeros(rest.shape), where=step != 0)
-    return np.copysign(np.floor(np.abs(units) + 0.5), units)
-
-
-def _accumulate(
-    terms: Sequence[Int32[Array, "*shape"]],
-    factors: Sequence[HostNumber],
-    bias: HostNumber,
-    bounds: Sequence[tuple[int, int]],
-    policy: str,
-) -> tuple[Int32[Array, "*shape"], HostNumber]:
-    """sum_i factor_i * term_i + bias, and how large it can get; factors are whole numbers."""
-    pairs = zip(factors, bounds, strict=True)
-    ends = [np.sort([factor * low, factor * high], axis=0) for factor, (low, high) in pairs]
-    least, most = sum(end[0] for end in ends) + bias, sum(end[1] for end in ends) + bias
-    largest = max(np.max(np.abs(factor)) for factor in factors)
-    if (least < INT32_MIN).any() or (most > INT32_MAX).any() or largest > INT32_MAX:
-        raise ValueError(
-            f"{policy}: the accumulator with its bias must stay inside int32, but it can reach "
-            f"{np.min(least):.6g} to {np.max(most):.6g} (bias up to {np.max(np.abs(bias)):.6g}); "
-            "narrow the terms, raise the scale, or use q31_even, which adds the offset afterwards"
-        )
-    rank = terms[0].ndim
-    total = None
-    for term, factor in zip(terms, factors, strict=True):
-        part = term if (factor == 1).all() else term * wide.lanes(factor, rank)
-        total = part if total is None else total + part
-    assert total is not None
-    total = total + wide.lanes(bias, rank) if bias.any() else total
-    return total, np.maximum(-least, most)
-
-
 def _multiplier(scale: HostNumber, reach: HostNumber) -> tuple[HostNumber, HostNumber]:
     """The quantized multiplier, after checking that its left shift keeps the accumulator whole."""
     multiplier, exponent = quantize_multiplier(scale)
@@ -246,12 +169,6 @@ def _multiplier(scale: HostNumber, reach: HostNumber) -> tuple[HostNumber, HostN
             f"{np.max(scale):.6g} leave int32, where the runtime wraps around; use q31_even"
         )
     return multiplier, exponent
-
-
-def _clamp(codes: Int32[Array, "*shape"], affine: Affine) -> Int32[Array, "*shape"]:
-    """Add the zero point and clamp, in the order that cannot overflow."""
-    zero = affine.zero_point
-    return jnp.clip(codes, affine.low - zero, affine.high - zero) + zero
 
 
 def _float_parts(
@@ -267,11 +184,10 @@ def _float_parts(
     ints = affine.int32(terms)
     rank = ints[0].ndim
     if len(ints) == 1:
-        (scale,) = affine.scales
-        sign = np.where(scale < 0, -1.0, 1.0)
-        bias = _bias(affine, np.abs(scale), policy)
-        ints = [_accumulate(ints, [sign], bias, affine.bounds, policy)[0]]
-        return [ints[0].astype(jnp.float32) * _float_lanes(np.abs(scale), rank)]
+        affine, sign, unit = _with_units(affine)
+        bias = whole_bias(affine, unit)
+        ints = [accumulate(ints, [sign], bias, affine.bounds, policy)[0]]
+        return [ints[0].astype(jnp.float32) * _float_lanes(unit, rank)]
     products = [
         term.astype(jnp.float32) * _float_lanes(scale, rank)
         for term, scale in zip(ints, affine.scales, strict=True)

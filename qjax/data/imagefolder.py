@@ -17,7 +17,15 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from qjax.data.dataset import NO_AUGMENTATION, Augmentation, require_count
-from qjax.data.pipeline import Crops, TestReader, TrainReader, open_image, read_ahead
+from qjax.data.pipeline import (
+    WHOLE,
+    Crops,
+    Part,
+    TestReader,
+    TrainReader,
+    open_image,
+    read_ahead,
+)
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -127,9 +135,15 @@ class ImageFolder:
         return np.stack([self.crops.evaluate(picture) for picture in pictures]), listing.labels
 
     def train_batches(
-        self, seed: int, batch_size: int, first: int, last: int
+        self, seed: int, batch_size: int, first: int, last: int, part: Part = WHOLE
     ) -> Iterator[tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]]:
         """Images and labels of the steps from `first` to before `last`, counted over all epochs.
+
+        Args:
+            seed: of order and crops.
+            batch_size: images a step, a multiple of the parts.
+            first, last: steps.
+            part: of each batch that is wanted.
 
         Raises:
             ValueError: an image that cannot be decoded.
@@ -138,16 +152,21 @@ class ImageFolder:
             return
         require_count("batch_size", batch_size, 1, len(self.train.paths))
         listing = self.train
-        reader = TrainReader(
-            listing.folder, listing.paths, listing.labels, self.crops, seed, batch_size, first, last
-        )
-        yield from read_ahead(reader, batch_size, self.workers)
+        files = listing.folder, listing.paths, listing.labels, self.crops
+        reader = TrainReader(*files, seed, batch_size, first, last, part)
+        yield from read_ahead(reader, part.images(batch_size), self.workers)
 
-    def test_batches(self, size: int) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
-        """The held-out images in their order, at most `size` at a time."""
+    def test_batches(self, size: int, part: Part = WHOLE) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
+        """The held-out images in their order, at most `size` at a time.
+
+        Args:
+            size: images a batch, a multiple of the parts.
+            part: of each batch that is wanted; the last one is then filled up.
+        """
         listing = self.test
-        reader = TestReader(listing.folder, listing.paths, listing.labels, self.crops)
-        yield from (images for images, _ in read_ahead(reader, size, self.workers))
+        files = listing.folder, listing.paths, listing.labels, self.crops
+        reader = TestReader(*files, size, part)
+        yield from (images for images, _ in read_ahead(reader, part.images(size), self.workers))
 
 
 def load(

@@ -99,6 +99,32 @@ def open_image(path: Path) -> Image.Image:
         ) from None
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which images of each batch one of several processes reads: the `index`-th of `count` equal
+    parts.
+
+    Example:
+        >>> [Part(1, 2).position(i, size=4) for i in range(4)]
+        [2, 3, 6, 7]
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def position(self, own: int, size: int) -> int:
+        """Place in the stream of whole batches of `size` images of this part's `own`-th image."""
+        batch, place = divmod(own, self.images(size))
+        return batch * size + self.index * self.images(size) + place
+
+    def images(self, size: int) -> int:
+        """Images of a batch of `size`, a multiple of `count`."""
+        return size // self.count
+
+
+WHOLE = Part()
+
+
 @dataclass(frozen=True, eq=False)
 class TrainReader:
     """The training images of the steps from `first` to before `last`, in their order.
@@ -111,6 +137,7 @@ class TrainReader:
         seed: of order and crops.
         batch_size: images a step; an epoch's incomplete last batch is left out.
         first, last: steps, counted from 0 over all epochs.
+        part: of each batch.
     """
 
     root: Path
@@ -121,13 +148,15 @@ class TrainReader:
     batch_size: int
     first: int
     last: int
+    part: Part = WHOLE
 
     def __len__(self) -> int:
-        return (self.last - self.first) * self.batch_size
+        return (self.last - self.first) * self.part.images(self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[Pixels, np.int32]:
         # Grain addresses a finite source modulo its length.
-        position = index % len(self) + self.first * self.batch_size
+        position = self.part.position(index % len(self), self.batch_size)
+        position += self.first * self.batch_size
         images = len(self.paths) // self.batch_size * self.batch_size
         epoch, place = divmod(position, images)
         chosen = int(_order(self.seed, epoch, len(self.paths))[place])
@@ -142,7 +171,13 @@ _order = functools.lru_cache(maxsize=2)(epoch_order)
 
 @dataclass(frozen=True, eq=False)
 class TestReader:
-    """Images in the order of their list, cut for evaluation. Attributes as `TrainReader`."""
+    """Images in the order of their list, cut for evaluation.
+
+    Attributes:
+        root, paths, labels, crops: as in `TrainReader`.
+        batch_size: images at a time, for a part of them.
+        part: of each batch; if it is not the whole, the last batch is filled with the last image.
+    """
 
     __test__ = False  # the name is no test's
 
@@ -150,12 +185,18 @@ class TestReader:
     paths: Sequence[str]
     labels: Int32[np.ndarray, " n"]
     crops: Crops
+    batch_size: int = 1
+    part: Part = WHOLE
 
     def __len__(self) -> int:
-        return len(self.paths)
+        if self.part == WHOLE:
+            return len(self.paths)
+        batches = math.ceil(len(self.paths) / self.batch_size)
+        return batches * self.part.images(self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[Pixels, np.int32]:
-        chosen = index % len(self)
+        position = self.part.position(index % len(self), self.batch_size)
+        chosen = min(position, len(self.paths) - 1)
         picture = open_image(self.root / self.paths[chosen])
         return self.crops.evaluate(picture), self.labels[chosen]
 

@@ -20,7 +20,7 @@ from qjax.training.programs import untraced
 
 NAMES = ("experiment", "method")
 KNOBS = ("seed", "w_bits", "a_bits", "e_bits", "g_bits")
-PARTS = ("recipe", "procedure", "hooks")
+PARTS = ("recipe", "procedure", "hooks", "target")
 CHOICES = ("weight", "act", "error", "optim")
 """Top-level keys that decide nothing by themselves: names in the record, numbers and choices that
 act through the `PARTS` which refer to them, and these, which are compared as values."""

@@ -9,16 +9,16 @@ fill; the numbers may differ from single runs in the last bits.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from qjax.training.console import Stream
 from qjax.training.programs import Programs
 
 Step = Callable[..., tuple[Any, Any]]
@@ -32,34 +32,41 @@ def stacked(step: Step, members: int) -> Callable[[Sequence[tuple]], Sequence[tu
         members: how many.
     """
 
-    def together(keys: list, states: list, batches: list, common: Any) -> list[tuple]:
-        keys, states, batches = (jax.tree.map(_stack, *part) for part in (keys, states, batches))
+    results: dict[Any, Any] = {}
 
-        def member(key: Any, state: Any, batch: Any) -> tuple[Any, Any]:
-            return step(key, state, dataclasses.replace(batch, **common))
+    # Leaves, not trees: those of several members together are no valid state.
+    def together(structures: tuple, states: list, own: list, common: dict) -> list[list]:
+        def member(state: list, own: dict) -> list:
+            rest = [leaf for _, leaf in sorted((own | common).items())]
+            state, (key, batch) = map(jax.tree.unflatten, structures, (state, rest))
+            leaves, results[structures] = jax.tree.flatten(step(key, state, batch))
+            return leaves
 
-        found = jax.vmap(member)(keys, states, batches)
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(members)]
+        stack = [jax.tree.map(_stack, *part) for part in (states, own)]
+        found = jax.vmap(member)(*stack)
+        return [[leaf[place] for leaf in found] for place in range(members)]
 
-    compiled = jax.jit(together, donate_argnums=1)
-
-    shared: set[str] = set()
+    compiled = jax.jit(together, static_argnums=0, donate_argnums=1)
+    shared: set[int] = set()
 
     def call(arguments: Sequence[tuple]) -> Sequence[tuple]:
         # Places of members that are done are filled, so that the program stays the same; the step
         # takes the states' buffers, so each place needs its own.
-        spare = [
-            (key, jax.tree.map(jnp.copy, state), batch)
-            for key, state, batch in [arguments[0]] * (members - len(arguments))
-        ]
-        keys, states, batches = zip(*arguments, *spare, strict=True)
+        key, state, batch = arguments[0]
+        structures = jax.tree.structure(state), jax.tree.structure((key, batch))
+        missing = members - len(arguments)
+        states = [jax.tree.leaves(one) for _, one, _ in arguments]
+        states += [[jnp.copy(leaf) for leaf in states[0]] for _ in range(missing)]
+        rest = [dict(enumerate(jax.tree.leaves((key, batch)))) for key, _, batch in arguments]
+        rest += rest[:1] * missing
         # What was shared once stays so: the last member shares everything with its copies.
-        if not shared or not shared <= _same(batches):
+        if not shared or not shared <= _same(rest):
             shared.clear()
-            shared.update(_same(batches))
-        common = {name: getattr(batches[0], name) for name in shared}
-        own = [dataclasses.replace(batch, **dict.fromkeys(shared)) for batch in batches]
-        return compiled(list(keys), list(states), own, common)[: len(arguments)]
+            shared.update(_same(rest))
+        common = {place: rest[0][place] for place in shared}
+        own = [{place: one[place] for place in one.keys() - shared} for one in rest]
+        found = compiled(structures, states, own, common)[: len(arguments)]
+        return [jax.tree.unflatten(results[structures], leaves) for leaves in found]
 
     return call
 
@@ -68,11 +75,10 @@ def _stack(*leaves: Any) -> Any:
     return jnp.stack(leaves)
 
 
-def _same(batches: Sequence[Any]) -> set[str]:
-    """Fields that are the very same array for all members: they need no place for each."""
-    names = [field.name for field in dataclasses.fields(batches[0])]
-    first = batches[0]
-    return {n for n in names if all(getattr(b, n) is getattr(first, n) for b in batches)}
+def _same(members: Sequence[dict[int, Any]]) -> set[int]:
+    """Places of the leaves that are the very same array for all members: one is enough of them."""
+    first = members[0]
+    return {place for place in first if all(one[place] is first[place] for one in members)}
 
 
 class Stack:
@@ -164,9 +170,9 @@ class Router(io.TextIOBase):
         rest: for threads without one.
     """
 
-    def __init__(self, rest: TextIO):
+    def __init__(self, rest: Stream):
         self._rest = rest
-        self._files: dict[int, TextIO] = {}
+        self._files: dict[int, Stream] = {}
 
     def write(self, text: str, /) -> int:
         """Write where the calling thread's text belongs."""

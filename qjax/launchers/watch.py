@@ -9,13 +9,14 @@ what failed.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -23,6 +24,7 @@ from omegaconf import DictConfig
 
 from qjax.launchers.jobs import JOBS, Job, read_jobs
 from qjax.launchers.wording import ending, report, short, standing
+from qjax.training.console import Stream
 
 SECONDS = 0.5
 """Between two looks at the jobs."""
@@ -71,7 +73,7 @@ class Reporter:
         stream: where to say it.
     """
 
-    def __init__(self, sweep: Path, total: int | None, varied: Mapping[str, Any], stream: TextIO):
+    def __init__(self, sweep: Path, total: int | None, varied: Mapping[str, Any], stream: Stream):
         self.sweep, self.total, self.varied = sweep, total, varied
         self._stream = stream
         self._began = time.monotonic()
@@ -126,8 +128,10 @@ class Reporter:
         return f"[{number + 1:{len(str(self.total))}}/{self.total}]"
 
     def _say(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        # A terminal that is gone, or a stream that is closed, is no reason to end a sweep.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
 
 def swept(config: DictConfig) -> dict[str, int | None]:

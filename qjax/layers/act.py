@@ -38,6 +38,7 @@ class Act(Layer):
 
     kind: ClassVar[str] = "act"
     slots: ClassVar[tuple[str, ...]] = ("output", "error")
+    pending: ClassVar[bool] = False
 
     output: FloatSlot | Slot
     error: AnyError
@@ -72,6 +73,7 @@ class Clip(Layer):
 
     kind: ClassVar[str] = "act"
     slots: ClassVar[tuple[str, ...]] = ("output", "error")
+    pending: ClassVar[bool] = False
 
     output: FloatSlot | Slot
     error: AnyError
@@ -105,6 +107,7 @@ class LeakyRelu(Layer):
 
     kind: ClassVar[str] = "act"
     slots: ClassVar[tuple[str, ...]] = ("output", "error")
+    pending: ClassVar[bool] = False
 
     output: FloatSlot | Slot
     error: AnyError

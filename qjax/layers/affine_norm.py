@@ -21,6 +21,7 @@ from qjax.core.requantize import Policy
 from qjax.layers.join import Then
 from qjax.layers.layer import FloatBoundary, Layer, Value, any_float, landing
 from qjax.layers.norm import BatchNorm
+from qjax.layers.shift_norm import ShiftNorm
 from qjax.layers.slots import FloatSlot, Slot
 
 
@@ -37,7 +38,7 @@ class Norm(Layer):
     output: FloatSlot | Slot
 
     def __init__(self, features: int):
-        self.statistics = BatchNorm(features)
+        self.statistics: BatchNorm | ShiftNorm = BatchNorm(features)
         self.bind_float_slots()
 
     def __call__(self, x: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from qjax.core.codes import Codes
-from qjax.core.requantize import Policy
+from qjax.core.requantize import WIDEST, Policy
 from qjax.layers.layer import FloatBoundary, Layer, Value, landing
 from qjax.layers.linear import IntegerLinear, Kernels
 from qjax.layers.slots import Slot
@@ -47,7 +47,9 @@ def convert_linear(
     fed = jax.eval_shape(entry, x) if entry is not None else x
     _require_plain(fed)
     exit_ = landing(layer.output, fed, policy)  # pyright: ignore[reportAttributeAccessIssue]
-    return IntegerLinear(weight.encode(kernel), fed, kernels(fed.shape), after, entry, exit_)
+    widest = WIDEST.get(policy, 0)
+    codes = weight.encode(kernel)
+    return IntegerLinear(codes, fed, kernels(fed.shape), after, entry, exit_, widest)
 
 
 def _require_plain(x: Codes) -> None:

@@ -24,10 +24,13 @@ class Layer(nnx.Module):
         kind: the word that a rule's `kind` field names: conv, dense, norm, act, add, concat, pool,
             shape.
         slots: names of the slots it has.
+        pending: whether its integer result waits for a rounding (sums, joins), unlike codes that
+            are only chosen or moved.
     """
 
     kind: ClassVar[str]
     slots: ClassVar[tuple[str, ...]]
+    pending: ClassVar[bool] = True
 
     def bind_float_slots(self) -> None:
         """Start with every slot in float."""

@@ -91,6 +91,30 @@ def plan_weight(term: IntegerTerm) -> WeightPlan:
     )
 
 
+def widen(plan: WeightPlan, reach: int, widest: int) -> WeightPlan:
+    """The same weights in a finer unit: codes of each channel doubled as often as they may.
+
+    Args:
+        plan: left as it is where the kernel holds the stored codes.
+        reach: largest magnitude of an input code; sums stay below 2**30.
+        widest: largest magnitude of a code to reach; 0 for none.
+    """
+    if plan.correction is not None:
+        return plan
+    axes = tuple(range(plan.kernel.ndim - 1))
+    largest = np.abs(plan.kernel.astype(np.int64)).max(axes)
+    room = np.minimum(
+        widest / np.maximum(largest, 1),
+        2.0**30 / np.maximum((plan.positive - plan.negative) * reach, 1),
+    )
+    doublings = np.floor(np.log2(np.maximum(room, 1))).astype(np.int64)
+    grown = {name: getattr(plan, name) << doublings for name in ("total", "positive", "negative")}
+    kernel = (plan.kernel.astype(np.int64) << doublings).astype(np.int8)
+    return dataclasses.replace(
+        plan, kernel=kernel, factor=np.ldexp(plan.factor, -doublings), **grown
+    )
+
+
 class IntegerLinear(nnx.Module):
     """Convolution or dense layer in integers; hands on its accumulators as pending codes.
 
@@ -101,6 +125,7 @@ class IntegerLinear(nnx.Module):
         after: real (factor, offset) behind the product sum: folded BN, bias.
         entry: requantization of the input, when the layer has an input quantizer.
         exit: requantization of the output, when it has an output quantizer.
+        widest: see `widen`.
 
     Raises:
         ValueError: when the accumulator could leave int32.
@@ -114,9 +139,11 @@ class IntegerLinear(nnx.Module):
         after: tuple[np.ndarray, np.ndarray],
         entry: nnx.Module | None = None,
         exit: nnx.Module | None = None,
+        widest: int = 0,
     ):
         (operand,) = x.terms
-        plans = [plan_weight(term) for term in weight.terms]
+        reach = max(-operand.low, operand.high)
+        plans = [widen(plan_weight(term), reach, widest) for term in weight.terms]
         zero = int(operand.zero_point.value)
         factor, offset = after
         self.entry = entry
@@ -140,12 +167,7 @@ class IntegerLinear(nnx.Module):
         self.weight_bits = sum(plan.bits for plan in plans)
         self.operand_bits = (operand.high - operand.low).bit_length()
         self.weight_bytes = sum((plan.kernel.size * plan.bits + 7) // 8 for plan in plans)
-        if max(self.accumulator_bits) > 32:
-            raise ValueError(
-                f"its accumulator could need {max(self.accumulator_bits)} bits, more than int32 "
-                f"holds; use fewer bits "
-                "or a smaller fan-in"
-            )
+        _require_int32(max(self.accumulator_bits))
 
     @property
     def accumulator_bits(self) -> tuple[int, ...]:
@@ -179,6 +201,14 @@ class IntegerLinear(nnx.Module):
         if sums.shape[-1] > 1:
             sums = jnp.repeat(sums, acc.shape[-1] // sums.shape[-1], -1)
         return self.doubles[i] * acc - zero * sums
+
+
+def _require_int32(bits: int) -> None:
+    if bits > 32:
+        raise ValueError(
+            f"its accumulator could need {bits} bits, more than int32 holds; use fewer bits or a "
+            "smaller fan-in"
+        )
 
 
 def _bounds(plan: WeightPlan, low: int, high: int) -> tuple[int, int]:

@@ -8,10 +8,12 @@ Ioffe & Szegedy, arXiv 1502.03167. Three strategies:
 | `FoldedFrozen` | gamma W / sigma | the running ones, held with gamma and beta |
 | `FoldedCorrected` | gamma W / sigma | of the batch, the quantizer not feeling their jitter |
 
-A model is built with the first; `qjax.surgery.fold_batch_norm` puts another in its place. They
+A model is built with the first; `qjax.surgery.fold_batch_norm` puts another in its place, or
+`qjax.layers.shift_norm.ShiftNorm`, a separate one for targets that only shift. They
 share one interface: `__call__` runs the convolution with the weight slot and, directly on its
 output, the error slot; `folded` gives the kernel that is quantized, `after` the affine map that
-remains behind the integer convolution. Where a layer is held in evaluation mode
+remains behind the integer convolution; `folds` says whether the kernel that is quantized is
+another. Where a layer is held in evaluation mode
 (`use_running_average`), training uses the running statistics and keeps them.
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +47,8 @@ class BatchNorm(nnx.Module):
         epsilon: added to the variance.
     """
 
+    folds: ClassVar[bool] = False
+
     def __init__(self, features: int, momentum: float = 0.9, epsilon: float = 1e-5):
         self.scale = nnx.Param(jnp.ones((features,)))
         self.bias = nnx.Param(jnp.zeros((features,)))
@@ -64,10 +69,10 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
-            mean, var = _moments(y)
-            _observe(self, mean, var)
+            mean, var = moments(y)
+            observe(self, mean, var)
         factor = self.scale[...] / jnp.sqrt(var + self.epsilon)
-        return (y * _wide(factor, y) + _wide(self.bias[...] - mean * factor, y)).astype(y.dtype)
+        return (y * widened(factor, y) + widened(self.bias[...] - mean * factor, y)).astype(y.dtype)
 
     def folded(self, kernel: Array) -> Array:
         """The kernel that is quantized: unchanged, since BN stays separate."""
@@ -93,6 +98,8 @@ class FoldedFrozen(nnx.Module):
         norm: the separate normalization to take over.
     """
 
+    folds: ClassVar[bool] = True
+
     def __init__(self, norm: BatchNorm):
         for name in ("scale", "bias", "mean", "var"):
             setattr(self, name, nnx.BatchStat(getattr(norm, name)[...]))
@@ -108,7 +115,7 @@ class FoldedFrozen(nnx.Module):
     ) -> Array:
         """Convolve with the slot's folded weight and add the folded bias."""
         y = error(weight.linear(op, x, self.folded(kernel)))
-        return (y + _wide(_folded_bias(self), y)).astype(y.dtype)
+        return (y + widened(_folded_bias(self), y)).astype(y.dtype)
 
     def folded(self, kernel: Float[Array, "*k o"]) -> Float[Array, "*k o"]:
         """gamma W / sigma."""
@@ -138,6 +145,8 @@ class FoldedCorrected(nnx.Module):
         norm: the separate normalization to take over.
     """
 
+    folds: ClassVar[bool] = True
+
     def __init__(self, norm: BatchNorm):
         self.scale = nnx.Param(norm.scale[...])
         self.bias = nnx.Param(norm.bias[...])
@@ -153,10 +162,10 @@ class FoldedCorrected(nnx.Module):
         """Convolve with the slot's folded weight and correct for the batch."""
         y = error(weight.linear(op, x, self.folded(kernel)))
         if self.use_running_average:
-            return (y + _wide(_folded_bias(self), y)).astype(y.dtype)
-        mean, var = _moments(op(x, kernel.astype(x.dtype)))
+            return (y + widened(_folded_bias(self), y)).astype(y.dtype)
+        mean, var = moments(op(x, kernel.astype(x.dtype)))
         y = self.corrected(y, mean, var)
-        _observe(self, mean, var)
+        observe(self, mean, var)
         return y
 
     def corrected(
@@ -166,7 +175,7 @@ class FoldedCorrected(nnx.Module):
         batch = jnp.sqrt(var + self.epsilon)
         ratio = jnp.sqrt(self.var[...] + self.epsilon) / batch
         bias = self.bias[...] - self.scale[...] * mean / batch
-        return (y * _wide(ratio, y) + _wide(bias, y)).astype(y.dtype)
+        return (y * widened(ratio, y) + widened(bias, y)).astype(y.dtype)
 
     def folded(self, kernel: Float[Array, "*k o"]) -> Float[Array, "*k o"]:
         """gamma W / sigma."""
@@ -189,14 +198,15 @@ def _fold(
     # numbers to the last bit.
     sigma = jax.lax.optimization_barrier(jnp.sqrt(var + epsilon))
     factor = jax.lax.optimization_barrier(scale / sigma)
-    return jax.lax.optimization_barrier(kernel * _wide(factor, kernel))
+    return jax.lax.optimization_barrier(kernel * widened(factor, kernel))
 
 
-def _wide(numbers: Float[Array, " c"], y: Array) -> Array:
+def widened(numbers: Float[Array, " c"], y: Array) -> Array:
+    """Numbers of the channels with the leading axes that `y` has."""
     return numbers.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def _moments(y: Float[Array, "*shape c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def moments(y: Float[Array, "*shape c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and variance over all axes but the last, in float32."""
     axes = tuple(range(y.ndim - 1))
     wide = y.astype(jnp.float32)
@@ -204,7 +214,8 @@ def _moments(y: Float[Array, "*shape c"]) -> tuple[Float[Array, " c"], Float[Arr
     return mean, jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
 
 
-def _observe(norm: BatchNorm | FoldedCorrected, mean: Array, var: Array) -> None:
+def observe(norm: Any, mean: Array, var: Array) -> None:
+    """Move the running statistics of a normalization, in place, towards a batch's."""
     rate = 1 - norm.momentum
     norm.mean[...] = norm.mean[...] + rate * (mean - norm.mean[...])
     norm.var[...] = norm.var[...] + rate * (var - norm.var[...])

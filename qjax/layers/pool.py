@@ -41,6 +41,7 @@ class MaxPool(Layer):
 
     kind: ClassVar[str] = "pool"
     slots: ClassVar[tuple[str, ...]] = ("output",)
+    pending: ClassVar[bool] = False
 
     output: FloatSlot | Slot
 

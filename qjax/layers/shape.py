@@ -26,6 +26,7 @@ class Reshape(Layer):
 
     kind: ClassVar[str] = "shape"
     slots: ClassVar[tuple[str, ...]] = ()
+    pending: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, ...]):
         self.shape = tuple(shape)
@@ -73,6 +74,7 @@ class Pad(Layer):
 
     kind: ClassVar[str] = "shape"
     slots: ClassVar[tuple[str, ...]] = ()
+    pending: ClassVar[bool] = False
 
     def __init__(self, padding: int | Padding):
         self.padding = explicit(padding, (1, 1), (1, 1))
@@ -112,6 +114,7 @@ class Flatten(Layer):
 
     kind: ClassVar[str] = "shape"
     slots: ClassVar[tuple[str, ...]] = ()
+    pending: ClassVar[bool] = False
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n c"]:
         """The flat tensor."""
@@ -150,6 +153,7 @@ class Subsample(Layer):
 
     kind: ClassVar[str] = "shape"
     slots: ClassVar[tuple[str, ...]] = ()
+    pending: ClassVar[bool] = False
 
     def __init__(self, stride: int, features: int):
         self.stride = stride

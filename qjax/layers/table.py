@@ -43,6 +43,7 @@ class TableAct(Layer):
 
     kind: ClassVar[str] = "act"
     slots: ClassVar[tuple[str, ...]] = ("input", "output", "error")
+    pending: ClassVar[bool] = False
 
     input: FloatSlot | Slot
     output: FloatSlot | Slot

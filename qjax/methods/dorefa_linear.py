@@ -8,7 +8,7 @@ and does not say why. In its place, with Q_k as there:
     k = 1:   w_q = sign(w) mean|w|, as there
 
 Gradients: Q_k is straight-through; the clip passes [-1, 1]; the maximum is differentiated as in
-`dorefa.py`, but held where it multiplies back.
+`dorefa.py`, with `keep_scale` it is held and the gradient is 1.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class DoReFaLinearWeight(Quantizer):
         if self.clip:
             return jax.lax.optimization_barrier(clip_straight_through(w, -1.0, 1.0) * 0.5 + 0.5)
         largest = jnp.max(jnp.abs(w))
+        largest = jax.lax.stop_gradient(largest) if self.keep_scale else largest
         # A product and barriers, for one rounding in every program, as in `dorefa.py`.
         half = jax.lax.optimization_barrier(0.5 / jnp.where(largest > 0, largest, 1))
         return jax.lax.optimization_barrier(w * half + 0.5)

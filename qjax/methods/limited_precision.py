@@ -102,6 +102,6 @@ class LimitedGradient(Quantizer):
         self, p: Numbers, x: Float[Array, "*shape"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "*shape"]:
         """`x` itself; what flows back through it is quantized, to nearest where no key is."""
-        noisy = self.unbiased and key is not None
-        draws = jax.random.uniform(key, x.shape) if noisy else jnp.full(x.shape, 0.5)
-        return _marker(x, p["bits"], draws)
+        if self.unbiased and key is not None:
+            return _marker(x, p["bits"], jax.random.uniform(key, x.shape))
+        return _marker(x, p["bits"], jnp.full(x.shape, 0.5))

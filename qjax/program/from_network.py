@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from qjax.core.affine import Affine, Policy
+from qjax.core.affine import Affine
 from qjax.core.codes import Codes, IntegerTerm
 from qjax.core.host import HostArray
-from qjax.core.requantize import POLICIES
+from qjax.core.requantize import name_of
 from qjax.layers import affine_norm, conv, join, pool, shape, softmax, table, transposed
 from qjax.layers.linear import IntegerLinear
 from qjax.layers.slots import Requantize
@@ -108,7 +108,7 @@ class Recorder:
             operator = _layer_operator(twin, (source, weight.name), name)
             # The network's sums are of the stored codes: their zero is that of x times the weights.
             scale, (low, high) = twin.scales[place].value, twin.bounds[place]
-            effective = twin.doubles[place] * (
+            effective = _double(twin, place) * (
                 weight.constant.astype(np.int64) - weight.units.zero_point.value
             )
             axes = tuple(range(weight.constant.ndim - 1))
@@ -130,7 +130,7 @@ class Recorder:
 
     def _weights(self, path: str, twin: IntegerLinear, place: int, operand: IntegerTerm) -> Tensor:
         kernel = np.asarray(twin.weights[place][...])
-        double, correction = twin.doubles[place], twin.corrections[place]
+        double, correction = _double(twin, place), twin.corrections[place]
         channels = kernel.shape[-1:]
         zero = np.zeros(channels) if correction is None else correction.value / double
         real = twin.scales[place].value * double / operand.scale.value
@@ -149,7 +149,7 @@ class Recorder:
         return y
 
     def _landing(self, name: str, twin: Requantize, x: Codes, sources: list[str], y: Codes) -> None:
-        policy = _policy_name(twin.policy)
+        policy = name_of(twin.policy)
         self.policies.add(policy)
         (term,) = y.terms
         parts = {name: 1.0}
@@ -255,6 +255,11 @@ class Recorder:
         return [self._known[id(term.ints)][1] for term in x.terms]
 
 
+def _double(twin: IntegerLinear, place: int) -> int:
+    """By how much the sum is that of the stored codes: a kernel of doubled codes needs no more."""
+    return 1 if twin.corrections[place] is None else twin.doubles[place]
+
+
 def _sides(twin) -> tuple[tuple[int, int], tuple[int, int]]:
     """Window and strides of a square pool."""
     return (twin.window, twin.window), (twin.stride, twin.stride)
@@ -275,15 +280,6 @@ def _requantization(sources: list[str], name: str, affine: Affine, rule: str) ->
     scales = tuple(HostArray(scale) for scale in affine.scales)
     return ops.Requantize(
         tuple(sources), name, scales, HostArray(affine.offset), affine.zeros, rule
-    )
-
-
-def _policy_name(policy: Policy) -> str:
-    for name, known in POLICIES.items():
-        if known is policy:
-            return name
-    raise ValueError(
-        f"policy {policy} has no name in a program; it must be one of {', '.join(POLICIES)}"
     )
 
 

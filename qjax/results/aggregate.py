@@ -55,8 +55,9 @@ class Group:
 
     @property
     def schedule(self) -> str:
-        """What a reader must know beside method and bits: recipe and epochs."""
-        return f"{self.first.recipe}, {self.first.epochs:g} epochs"
+        """What a reader must know beside method and bits: recipe, target and epochs."""
+        target = "" if self.first.target == "none" else f" for {self.first.target}"
+        return f"{self.first.recipe}{target}, {self.first.epochs:g} epochs"
 
     def by_seed(self, form: Form) -> dict[int, float]:
         """Percent correct of one form, by seed; runs without that form are left out."""

@@ -58,6 +58,7 @@ def tidy(records: Sequence[RunRecord]) -> list[dict[str, object]]:
             "data": r.data,
             "model": r.model,
             "recipe": r.recipe,
+            "target": r.target,
             "w_bits": r.w_bits,
             "a_bits": r.a_bits,
             "g_bits": r.g_bits,

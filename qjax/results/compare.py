@@ -73,12 +73,19 @@ def unmatched(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> lis
 def float_reference(group: Group, groups: Sequence[Group]) -> Summary | None:
     """Our float accuracy for `group`: of its own float phase, else of the float run like it.
 
-    Like it means the same data, model and epochs, and the same experiment where there are several;
-    None where there is not exactly one.
+    None where there is not exactly one that is like it, see `float_groups`.
     """
     own = group.summary("float")
     if own is not None:
         return own
+    alike = float_groups(group, groups)
+    return alike[0].headline() if len(alike) == 1 else None
+
+
+def float_groups(group: Group, groups: Sequence[Group]) -> list[Group]:
+    """The float groups of the same data, model and epochs; where there are several, those of the
+    same experiment.
+    """
     run = group.first
     alike = [
         other
@@ -89,7 +96,7 @@ def float_reference(group: Group, groups: Sequence[Group]) -> Summary | None:
     ]
     if len(alike) > 1:
         alike = [other for other in alike if other.first.experiment == run.experiment]
-    return alike[0].headline() if len(alike) == 1 else None
+    return alike
 
 
 def _matches(row: Expected, group: Group) -> bool:

@@ -32,10 +32,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One network on one data set."""
+    """One network on one data set; `float_accuracy` is drawn as a line where it is known."""
 
     title: str
     series: tuple[Series, ...]
+    float_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A table, drawn: a line for each row over the table's columns."""
+    """A table, drawn: a line for each row over the table's columns.
+
+    `level` is a row of one number for all columns, with its name.
+    """
 
     title: str
     axis: str
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
+    level: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ def accuracy_over_bits(panels: Sequence[Panel], path: Path) -> None:
             bits = sorted({point[0] for series in panel.series for point in series.points})
             for series, marker in zip(panel.series, cycle("os^Dv<>P"), strict=False):
                 _draw_series(axis, series, bits, colours[series.method], marker)
+            if panel.float_accuracy is not None:
+                _draw_level(axis, "float", panel.float_accuracy)
             names = [bits_text(value) for value in bits]
             is_long = any(name.count("/") > 1 for name in names)
             axis.set_xticks(range(len(bits)), names, rotation=45 if is_long else 0)
@@ -111,6 +118,8 @@ def accuracy_over_columns(charts: Sequence[Chart], path: Path) -> None:
                     capsize=3,
                     label=line.label,
                 )
+            if chart.level is not None:
+                _draw_level(axis, *chart.level)
             axis.set_xticks(range(len(chart.columns)), chart.columns)
             axis.set_xlabel(chart.axis)
             _label_accuracy(axis)
@@ -169,6 +178,10 @@ def _draw_series(
         capsize=3,
         label=series.label,
     )
+
+
+def _draw_level(axis: Axes, label: str, accuracy: float) -> None:
+    axis.axhline(accuracy, color="0.5", linestyle=":", label=label)
 
 
 def _label_accuracy(axis: Axes) -> None:

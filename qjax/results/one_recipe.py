@@ -14,7 +14,7 @@ Mean top-1 percent over n seeds, with the standard deviation. Differences are pa
 points, with a 95 % Student t interval; bold where the interval leaves zero out. The intervals are
 not corrected for how many of them there are.
 """
-_BY = ("data", "model", "recipe", "epochs", "experiment")
+_BY = ("data", "model", "recipe", "target", "epochs", "experiment")
 _NO_RUN = "no run"
 
 Cells = dict[tuple[str, tuple[int, int]], Group]
@@ -64,13 +64,16 @@ class OneRecipePage:
         panels = []
         for setting in self.settings:
             series: dict[str, list[tuple]] = {}
-            for (method, _), group in self._cells(groups, setting).items():
+            cells = self._cells(groups, setting)
+            for (method, _), group in cells.items():
                 found = group.headline()
                 if found is not None:
                     series.setdefault(method, []).append((group.bits, found.mean, found.std))
             if series:
                 lines = (Series(m, m, False, tuple(points)) for m, points in series.items())
-                panels.append(Panel(f"{setting['data']}, {setting['model']}", tuple(lines)))
+                level = float_reference(next(iter(cells.values())), groups)
+                title = f"{setting['data']}, {setting['model']}"
+                panels.append(Panel(title, tuple(lines), level.mean if level else None))
         return panels
 
     def _cells(self, groups: Sequence[Group], setting: dict[str, Any]) -> Cells:
@@ -87,8 +90,8 @@ class OneRecipePage:
                     f"{run.method} {run.w_bits}/{run.a_bits} on {run.data}, {run.model}: runs of "
                     f"several configurations, {other.config_hash} ({other.experiment}, "
                     f"{cells[key].schedule}) and {run.config_hash} ({run.experiment}, "
-                    f"{group.schedule}); read one sweep with records=DIR, or add recipe, epochs or "
-                    "experiment to settings in table.yaml"
+                    f"{group.schedule}); read one sweep with records=DIR, or add recipe, target, "
+                    "epochs or experiment to settings in table.yaml"
                 )
             cells[key] = group
         return cells

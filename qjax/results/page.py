@@ -102,12 +102,14 @@ def _draw(page: Page, groups: Sequence[Group], own: Sequence[Group], folder: Pat
 
 
 def _candidates(costs: Sequence[tuple[Group, int]]) -> list[Candidate]:
-    """The groups with an accuracy and a known cost."""
+    """The groups with an accuracy and a known cost, the network named where there are several."""
     found = []
+    several = len({group.first.model for group, _ in costs}) > 1
     for group, cost in costs:
         run, summary = group.first, group.headline()
         if summary is not None and cost > 0:
-            label = f"{run.model} {bits_text(group.bits)}"
+            network = f"{run.model} " if several else ""
+            label = f"{network}{run.method} {bits_text(group.bits)}"
             point = (run.data, run.method, cost, summary.mean, summary.std)
             found.append(Candidate(label, *point))
     return found

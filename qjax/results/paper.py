@@ -92,10 +92,11 @@ def _by_table(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
 def _overview(comparisons: Sequence[Comparison]) -> str:
     rows = {id(c.expected): c.expected for c in comparisons}.values()
     run = {id(c.expected) for c in comparisons if c.group}
+    near = {id(c.expected) for c in comparisons if c.group and not c.is_off}
     comparable = [row for row in rows if row.match and row.verified]
     text = (
         f"{len(rows)} published rows: {len(run)} with a run of ours, "
-        f"{sum(c.is_off for c in comparisons)} of these off; "
+        f"{len(run - near)} of these off under every schedule; "
         f"{sum(not row.verified for row in rows)} unverified.\n"
     )
     if not comparable:

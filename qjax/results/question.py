@@ -67,20 +67,25 @@ class Question:
         header = [self.rows, *(f"{self.columns} {name}" for name in self._columns(cells))]
         accuracies = markdown_table(header, [self._row(cells, name) for name in self._rows(cells)])
         rows = [self._against(cells, name) for name in self._rows(cells) if name != self.reference]
-        return (
-            f"## {self.title}\n\n{_shared(list(cells.values()))}\n{accuracies}\n"
-            f"Difference from {self.reference}:\n\n{markdown_table(header, rows)}"
-        )
+        text = f"## {self.title}\n\n{_shared(list(cells.values()))}\n{accuracies}"
+        if rows:
+            text += f"\nDifference from {self.reference}:\n\n{markdown_table(header, rows)}"
+        return text
 
     def chart(self, groups: Sequence[Group]) -> Chart | None:
         """What the first table shows, drawn; None where nothing was run."""
         cells = self.cells(groups)
-        columns = self._columns(cells)
+        columns, alone = self._columns(cells), self._alone(cells)
         lines = []
         for name in self._rows(cells):
             found = [cells[name, c].headline() if (name, c) in cells else None for c in columns]
-            lines.append(Line(name, tuple((f.mean, f.std) if f else None for f in found)))
-        return Chart(self.title, self.columns, tuple(columns), tuple(lines)) if lines else None
+            if any(found):
+                lines.append(Line(name, tuple((f.mean, f.std) if f else None for f in found)))
+        if not any(line.label != self.reference for line in lines):
+            return None
+        level = alone.headline() if alone is not None else None
+        drawn = (self.reference, level.mean) if level is not None else None
+        return Chart(self.title, self.columns, tuple(columns), tuple(lines), drawn)
 
     def _belongs(self, group: Group) -> bool:
         if group.headline() is None:
@@ -103,9 +108,9 @@ class Question:
         return sorted(names, key=lambda n: (wanted.index(n) if n in wanted else len(wanted), n))
 
     def _row(self, cells: Cells, name: str) -> list[str]:
-        if name == self.reference and self._alone(cells) is not None:
-            cell = summary_cell(self._alone(cells).headline())  # pyright: ignore[reportOptionalMemberAccess]
-            return [name, cell, *[""] * (len(self._columns(cells)) - 1)]
+        alone = self._alone(cells)
+        if name == self.reference and alone is not None:
+            return [name, *[summary_cell(alone.headline())] * len(self._columns(cells))]
         found = [cells.get((name, column)) for column in self._columns(cells)]
         return [name, *(summary_cell(group.headline()) if group else NO_RUN for group in found)]
 

@@ -42,7 +42,8 @@ class RunRecord:
 
     `config_hash` names the run; `group_hash` is shared by runs that differ in nothing but seeds.
     `bit_operations` is the sum over layers of MACs x weight bits x input bits for one image.
-    `g_bits` and `e_bits` are null where gradients and errors stay float. What the file holds beyond
+    `g_bits` and `e_bits` are null where gradients and errors stay float; `target` is "none" where
+    recipe and policy were chosen one by one. What the file holds beyond
     these fields is kept in `extra`.
     """
 
@@ -71,6 +72,7 @@ class RunRecord:
     g_bits: int | None = None
     e_bits: int | None = None
     bit_operations: int | None = None
+    target: str = "none"
     environment: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -197,6 +199,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "e_bits": _BITS_OR_NULL,
     "seed": _COUNT,
     "recipe": _TEXT,
+    "target": _TEXT,
     "epochs": _NUMBER,
     "accuracy.float": _FRACTION_OR_NULL,
     "accuracy.simulated": _FRACTION_OR_NULL,

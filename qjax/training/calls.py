@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -73,6 +73,17 @@ def in_calls(
     missing = -len(batches) % length
     filled = np.pad(batches, ((0, missing), (0, 0)), constant_values=-1)
     return list(filled.reshape(-1, length, batches.shape[1]))
+
+
+def gathered(calls: Sequence[Metrics], steps: int) -> dict[str, np.ndarray]:
+    """Metrics on the host, a step a row.
+
+    Args:
+        calls: of each call; empty places only in the last.
+        steps: that were taken.
+    """
+    host = jax.device_get(calls)
+    return {k: np.concatenate([np.atleast_1d(m[k]) for m in host])[:steps] for k in host[0]}
 
 
 def scanned(step: Step) -> Step:

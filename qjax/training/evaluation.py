@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, UInt8
 
 from qjax.integerize import PixelInput
+from qjax.training.devices import ONE, Devices
 
 AHEAD = 4
 """Batches that may wait on the device while the host fetches the next one."""
@@ -32,10 +33,11 @@ class Evaluator:
     Args:
         graph: evaluation-mode graph definition of the model.
         pixels: how uint8 pixels become the model's input.
+        devices: that share a batch.
     """
 
-    def __init__(self, graph: nnx.GraphDef, pixels: PixelInput):
-        self._graph, self._pixels = graph, pixels
+    def __init__(self, graph: nnx.GraphDef, pixels: PixelInput, devices: Devices = ONE):
+        self._graph, self._pixels, self._devices = graph, pixels, devices
         self._compiled: dict[Hashable, Callable] = {}
 
     def _predict(self, structure: Any) -> Callable[[list, Array], Array]:
@@ -44,7 +46,7 @@ class Evaluator:
             model = nnx.merge(self._graph, *states, copy=True)
             return jnp.argmax(model(self._pixels.normalise(images)), -1).astype(jnp.int32)
 
-        return jax.jit(predict)
+        return self._devices.jit(predict)
 
     def classes(self, states: tuple, batches: Iterable[np.ndarray | Array]) -> np.ndarray:
         """Class index of each image.

@@ -13,6 +13,7 @@ from qjax.floatfree import check_float_free
 from qjax.integerize import IntegerNetwork, integerize
 from qjax.layers.linear import IntegerLinear
 from qjax.surgery import LayerRow, layer_table
+from qjax.training.devices import Devices
 from qjax.training.spec import RunSpec
 
 
@@ -73,6 +74,30 @@ def evaluate(spec: RunSpec, model: nnx.Module, float_accuracy: float | None) -> 
         layers=_layers(rows, network),
         bit_operations=_bit_operations(rows, network),
     )
+
+
+def result(
+    spec: RunSpec, model: nnx.Module, outcome: Outcome, seconds: float, devices: Devices
+) -> dict[str, Any]:
+    """The fields of `result.json` that this run knows."""
+    data = spec.data
+    return {
+        **spec.names,
+        "w_bits": spec.w_bits,
+        "a_bits": spec.a_bits,
+        "e_bits": spec.e_bits,
+        "g_bits": spec.g_bits,
+        "seed": spec.seed,
+        "epochs": sum(phase.epochs for phase in spec.phases),
+        "accuracy": outcome.accuracy,
+        "agreement": outcome.agreement,
+        "integer": outcome.integer,
+        "bit_operations": outcome.bit_operations,
+        "seconds": round(seconds, 3),
+        "device": devices.name,
+        "references": spec.references(model),
+        "data_source": {"source": data.source, "sha256": data.sha256, "licence": data.licence},
+    }
 
 
 def _agreement(agreement: Agreement) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 from qjax.integerize import PixelInput
 from qjax.training.augment import Augment
-from qjax.training.calls import AUTO, check_steps_per_call, scanned, steps_in_call
+from qjax.training.calls import AUTO, check_steps_per_call, gathered, scanned, steps_in_call
+from qjax.training.devices import ONE, Devices
 from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
 from qjax.training.feed import Images, Resident, feed
@@ -63,6 +64,7 @@ class LoopSettings:
         seed: of the order of images, augmentation and noise.
         check_every: steps between looks at the loss (a look waits for the device).
         eval_batch: images at a time in evaluation.
+        devices: that share a batch.
         steps_per_call: most steps that one call of a compiled program takes, or "auto", see
             `qjax.training.calls`; 1 for images that are read as they are needed.
         hooks: the method's part in the step.
@@ -76,6 +78,7 @@ class LoopSettings:
     seed: int
     check_every: int = 50
     eval_batch: int = 256
+    devices: Devices = ONE
     steps_per_call: int | str = AUTO
     hooks: Hooks = Hooks()
     step: StepSettings = USUAL
@@ -131,7 +134,7 @@ class PhaseLoop:
         optimizer = phase.scaled_optimizer().build(total, self.steps_per_epoch, labels(trainable))
         self.state = self._first(trainable, rest, optimizer.init(trainable), taught, before)
         programs = Programs() if programs is None else programs
-        self.feed = feed(data, settings.batch_size, settings.seed, programs)
+        self.feed = feed(data, settings.batch_size, settings.seed, programs, settings.devices)
         self.steps_per_call = 1
         if isinstance(self.feed, Resident):
             self.steps_per_call = steps_in_call(settings.steps_per_call, self.steps_per_epoch)
@@ -146,7 +149,7 @@ class PhaseLoop:
         graphs, pixels, settings = self.graphs, self.pixels, self.settings
         computing = dataclasses.replace(settings.step, total_steps=total)
         augment = Augment(self.data.augmentation.pad, self.data.augmentation.flip)
-        fixed = pixels, augment, settings.hooks, computing
+        fixed = pixels, augment, settings.hooks, computing, settings.devices
         # What an optimizer moves follows from the graph and the words in `freeze`.
         modules = graphs.train, graphs.evaluate, graphs.teacher, tuple(self.phase.freeze)
         rule = untraced(self.phase.scaled_optimizer()), self.steps_per_epoch
@@ -158,14 +161,15 @@ class PhaseLoop:
         def compiled(length: int) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
             many = step if length == 1 else scanned(step)
             key = ("step", length, *modules, *rule, *fixed)
-            found = programs.get(key, lambda: jax.jit(many, donate_argnums=1))
+            found = programs.get(key, lambda: settings.devices.jit(many, donate_argnums=1))
             return partial(found, jax.random.key(settings.seed))
 
         # What is not called is not compiled.
         self.step = compiled(1)
         self.call = self.step if self.steps_per_call == 1 else compiled(self.steps_per_call)
         self.evaluator = programs.get(
-            ("evaluator", graphs.evaluate, pixels), lambda: Evaluator(graphs.evaluate, pixels)
+            ("evaluator", graphs.evaluate, pixels, settings.devices),
+            lambda: Evaluator(graphs.evaluate, pixels, settings.devices),
         )
 
     def _first(
@@ -181,9 +185,10 @@ class PhaseLoop:
             average = None if average is None else carried(average, before.average)
             scale = None if scale is None else carried(scale, before.scale)
         start = self.settings.epochs_before * self.steps_per_epoch
-        return TrainState(
+        state = TrainState(
             trainable, rest, opt, jnp.int32(start), jnp.int32(-1), average, scale, taught
         )
+        return self.settings.devices.replicate(state)
 
     @property
     def states(self) -> tuple[nnx.State, nnx.State]:
@@ -210,7 +215,7 @@ class PhaseLoop:
         ends = (settings.epochs_before + epoch for epoch in (start, self.phase.epochs))
         first, last = (end * self.steps_per_epoch for end in ends)
         # One stream for the phase: reading ahead goes on across the ends of epochs.
-        with closing(self._calls(first, last)) as stream:
+        with closing(self.calls(first, last)) as stream:
             for index in range(start, self.phase.epochs):
                 begin = time.perf_counter()
                 loss, correct, rate = self._train_epoch(stream, on_call)
@@ -226,13 +231,16 @@ class PhaseLoop:
 
     def model(self) -> nnx.Module:
         """The trained model in evaluation mode."""
-        return nnx.merge(self.graphs.evaluate, *jax.tree.map(jnp.copy, self.states))
+        return self._merged(self.graphs.evaluate, self.states)
 
     def teacher(self) -> nnx.Module | None:
         """The teacher, in evaluation mode."""
         if self.graphs.teacher is None:
             return None
-        return nnx.merge(self.graphs.teacher, *jax.tree.map(jnp.copy, self.state.teacher))
+        return self._merged(self.graphs.teacher, self.state.teacher)
+
+    def _merged(self, graph: nnx.GraphDef, states: Any) -> nnx.Module:
+        return nnx.merge(graph, *jax.tree.map(jnp.copy, self.settings.devices.local(states)))
 
     def batch(self, epoch: int, position: int) -> Batch:
         """The batch of a step, by epoch (of all that share the schedule) and place in it."""
@@ -240,7 +248,8 @@ class PhaseLoop:
         (batch,) = self.feed.batches(step, step + 1)
         return batch
 
-    def _calls(self, first: int, last: int) -> Generator[Batch]:
+    def calls(self, first: int, last: int) -> Generator[Batch]:
+        """What `call` takes, from step `first` to before `last`, counted as in `feed`."""
         if self.steps_per_call > 1 and isinstance(self.feed, Resident):
             return self.feed.calls(first, last, self.steps_per_call)
         return self.feed.batches(first, last)
@@ -252,29 +261,27 @@ class PhaseLoop:
             self.state, found = self.call(self.state, next(stream))
             metrics.append(found)
             end = min(begin + self.steps_per_call, steps)
-            if end // every > begin // every:
-                self._check_finite()
+            if end // every > begin // every and len(metrics) > 1:
+                # At the call before, so that the device has this one to do meanwhile.
+                self._check_finite(metrics[-2]["failed"])
             if on_call is not None:
                 loss = found["loss"]
                 on_call(loss[end - begin - 1] if loss.ndim else loss, end - begin)
-        self._check_finite()
-        host = jax.device_get(metrics)
-        # Empty places can only come last.
-        rows = {k: np.concatenate([np.atleast_1d(m[k]) for m in host])[:steps] for k in host[0]}
+        self._check_finite(self.state.failed)
+        rows = gathered(metrics, steps)
         # A step that overflowed under a loss scale was not taken.
         losses = rows["loss"][rows["taken"]]
         mean_loss = float(np.mean(losses)) if len(losses) else float("nan")
         return mean_loss, float(np.sum(rows["correct"])), float(rows["learning_rate"][-1])
 
-    def _check_finite(self) -> None:
-        failed = int(self.state.failed)
+    def _check_finite(self, noted: Array) -> None:
+        failed = int(np.asarray(noted).ravel()[-1])
         if failed < 0:
             return
         # The state stopped at the failing step, so the step can be looked at again.
-        epoch, position = divmod(failed, self.steps_per_epoch)
-        batch = self.batch(epoch, position)
-        images = batch.images[batch.index]
-        states = self.state.trainable, self.state.rest
+        epoch = failed // self.steps_per_epoch
+        images = jnp.asarray(self.feed.pixels(failed))
+        states = self.settings.devices.local((self.state.trainable, self.state.rest))
         x = self.pixels.normalise(images).astype(self.settings.step.precision.dtype)
         layer = first_nonfinite(self.graphs.train, states, x)
         where = (

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from qjax.record import RunRecord, config_hash, read
+from qjax.training.devices import agreed
 from qjax.training.programs import Programs
 from qjax.training.run import Run
 from qjax.training.spec import RunSpec
@@ -38,6 +39,22 @@ class Planned:
         return (self.folder / "config.yaml").exists()
 
     def carry_out(self) -> RunRecord:
-        """Train from the start, or go on where an earlier attempt was stopped; write the record."""
-        resume = self.begun
+        """Train from the start, or go on where an earlier attempt was stopped; write the record.
+
+        Raises:
+            ValueError: a network that its target cannot run; nothing is written then.
+        """
+        # Asked before the first process begins the folder.
+        resume = agreed(self.begun)
+        if not resume:
+            self.spec.check_target()
         return Run(self.spec, self.folder, self.programs)(resume=resume)
+
+
+def fresh(folder: Path) -> Path:
+    """The first of FOLDER, FOLDER-r2, FOLDER-r3, ... that holds no finished run."""
+    number, candidate = 1, folder
+    while (candidate / "result.json").exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-r{number}")
+    return candidate

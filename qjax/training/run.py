@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +23,15 @@ from qjax.surgery import format_table, layer_table, watch
 from qjax.training import checkpoint
 from qjax.training.calls import AUTO
 from qjax.training.console import Progress
-from qjax.training.diagnostics import first_codes, make_diagnosis
-from qjax.training.finish import Outcome, evaluate, evaluate_float
+from qjax.training.devices import agreed, find_devices, first_process
+from qjax.training.diagnostics import Codes, first_codes, make_diagnosis
+from qjax.training.finish import evaluate, evaluate_float, result
 from qjax.training.journal import Journal
 from qjax.training.lock import locked
 from qjax.training.loop import PhaseLoop
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs
-from qjax.training.spec import RunSpec, device_name
+from qjax.training.spec import RunSpec
 
 CHECKPOINTS = "checkpoints"
 SAVING_SHARE = 1 / 20
@@ -46,9 +49,13 @@ class Run:
 
     def __init__(self, spec: RunSpec, folder: Path, programs: Programs | None = None):
         self.spec = spec
-        self.folder = folder
+        self.devices = find_devices(spec.settings.devices, spec.settings.batch_size)
+        # Every process does the same work, but the others' files are nobody's: they go.
+        self.source = folder
+        self._scratch = None if first_process() else tempfile.TemporaryDirectory(prefix="qjax-")
+        self.folder = Path(self._scratch.name) if self._scratch else folder
         self.programs = Programs() if programs is None else programs
-        self.record = Record.create(folder, spec.config)
+        self.record = Record.create(self.folder, spec.config)
         self.float_accuracy: float | None = None
         self.began = time.perf_counter()
         self.seconds_before = 0.0
@@ -61,23 +68,31 @@ class Run:
         """Of all processes that worked on the run, up to their last checkpoints and to now."""
         return self.seconds_before + time.perf_counter() - self.began
 
+    @property
+    def shows(self) -> bool:
+        """Whether this process says what happens."""
+        return self.spec.settings.progress and first_process()
+
     def __call__(self, resume: bool = False) -> RunRecord:
         """Train from the start, or from the newest good checkpoint; write the record.
 
         Raises:
             ValueError: another process works in the folder.
         """
-        with locked(self.folder):
+        with self._scratch or contextlib.nullcontext(), locked(self.folder):
             return self._run(resume)
 
     def _run(self, resume: bool) -> RunRecord:
-        saved = checkpoint.restore_latest(self.folder / CHECKPOINTS) if resume else None
+        if self.shows and self.devices.count < jax.local_device_count():
+            here = f"{self.devices.count} of {jax.local_device_count()} devices"
+            sys.stderr.write(f"training on {here}; run.devices=all uses all of them\n")
+        saved = self._newest() if resume else None
         past: dict[str, Any] = saved[1] if saved else {}
         self.float_accuracy = past.get("float_accuracy")
         self.seconds_before = past.get("seconds", 0.0)
         journal = Journal(
             self.record,
-            self.spec.settings.tensorboard,
+            self.spec.settings.tensorboard and first_process(),
             resumed=resume,
             done=past.get("steps", -1),
             alarms=past.get("alarms", []),
@@ -97,12 +112,12 @@ class Run:
         for index, phase in enumerate(spec.phases):
             model = self._enter(model, phase, index, behind=index <= past.get("phase", -1))
             teacher = spec.teacher(index, floating)
-            settings = spec.loop_settings(index)
+            settings = dataclasses.replace(spec.loop_settings(index), devices=self.devices)
             start = before if phase.continues else None
             loop = PhaseLoop(model, phase, spec.data, settings, teacher, start, self.programs)
             if phase.quantized:
-                codes = first_codes(loop.graphs, loop.state)
-                loop.state = dataclasses.replace(loop.state, codes=codes)
+                codes = first_codes(loop.graphs, self.devices.local(loop.state))
+                self._note(loop, codes)
             if index == past.get("phase"):
                 self._restore(loop)
             if index >= past.get("phase", 0):
@@ -123,16 +138,30 @@ class Run:
         quantized = watch(model, ())
         rows = layer_table(quantized, spec.sample())
         self.record.write_layers([dataclasses.asdict(row) for row in rows])
-        if spec.settings.progress:
+        if self.shows:
             sys.stderr.write(format_table(rows) + "\n")
         # A recipe that cannot become integer is an error now, not after hours of training.
         integerize(quantized, spec.pixels, spec.data.shape, spec.settings.policy)
         return model
 
     def _restore(self, loop: PhaseLoop) -> None:
-        restored = checkpoint.restore_latest(self.folder / CHECKPOINTS, like=loop.state)
+        restored = self._newest(like=self.devices.local(loop.state))
         assert restored is not None, "the checkpoint was there a moment ago"
-        loop.state = restored[0]
+        loop.state = self.devices.replicate(restored[0])
+
+    def _newest(self, like: Any = None) -> tuple[Any, dict[str, Any]] | None:
+        """The newest good checkpoint, for each process; the first sets damaged ones aside."""
+        folder = self.source / CHECKPOINTS
+        if first_process():
+            found = checkpoint.restore_latest(folder, like)
+            agreed(True)
+            return found
+        agreed(True)
+        return checkpoint.restore_latest(folder, like)
+
+    def _note(self, loop: PhaseLoop, codes: Codes) -> None:
+        """Keep the codes of the weights with the state, for the next diagnosis."""
+        loop.state = dataclasses.replace(loop.state, codes=self.devices.replicate(codes))
 
     def _train(self, loop: PhaseLoop, phase: Phase, index: int, journal: Journal) -> None:
         loss = loop.settings.hooks.loss or loop.settings.step.loss
@@ -141,7 +170,7 @@ class Run:
             lambda: make_diagnosis(loop.graphs, loss),
         )
         done = loop.steps_done // loop.steps_per_epoch
-        quiet = not self.spec.settings.progress
+        quiet = not self.shows
         bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
         sample, labels = self.spec.sample(), self.spec.sample_labels()
         with bar as progress:
@@ -150,8 +179,8 @@ class Run:
                 last = epoch.index + 1 == phase.epochs
                 found = None
                 if phase.quantized and (last or self._due("diagnose_every", epoch.index)):
-                    found = diagnose(loop.state, sample, labels)
-                    loop.state = dataclasses.replace(loop.state, codes=found.codes)
+                    found = diagnose(self.devices.local(loop.state), sample, labels)
+                    self._note(loop, found.codes)
                 new = journal.epoch(step, phase.name, epoch, found)
                 progress.epoch(
                     epoch.index + 1, epoch.loss, epoch.train_accuracy, epoch.test_accuracy
@@ -195,30 +224,8 @@ class Run:
             outcome = evaluate_float(spec, model, self.float_accuracy)
         self.record.write_layers(outcome.layers)
         journal.result(self.steps_before, outcome.accuracy)
-        found = result(spec, model, outcome, self.seconds)
+        found = result(spec, model, outcome, self.seconds, self.devices)
         return self.record.finish(found | {"alarms": journal.alarms.rows()})
-
-
-def result(spec: RunSpec, model: nnx.Module, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """The fields of `result.json` that this run knows."""
-    data = spec.data
-    return {
-        **spec.names,
-        "w_bits": spec.w_bits,
-        "a_bits": spec.a_bits,
-        "e_bits": spec.e_bits,
-        "g_bits": spec.g_bits,
-        "seed": spec.seed,
-        "epochs": sum(phase.epochs for phase in spec.phases),
-        "accuracy": outcome.accuracy,
-        "agreement": outcome.agreement,
-        "integer": outcome.integer,
-        "bit_operations": outcome.bit_operations,
-        "seconds": round(seconds, 3),
-        "device": device_name(),
-        "references": spec.references(model),
-        "data_source": {"source": data.source, "sha256": data.sha256, "licence": data.licence},
-    }
 
 
 def trained_model(spec: RunSpec, folder: Path) -> tuple[nnx.Module, float | None]:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
@@ -16,7 +15,9 @@ from qjax.integerize import PixelInput
 from qjax.layers.norm import BatchNorm, FoldedFrozen
 from qjax.recipe import Recipe
 from qjax.surgery import error_slots, fold_batch_norm, quantize, requantize, slots, watch
+from qjax.target import Target
 from qjax.training.calls import AUTO, check_steps_per_call
+from qjax.training.devices import check_devices
 from qjax.training.feed import Images
 from qjax.training.hooks import Hooks, run_on
 from qjax.training.loop import LoopSettings
@@ -39,6 +40,7 @@ class Settings:
         checkpoint_every: epochs between checkpoints, or "auto": as many as keep saving below a
             twentieth of the time.
         diagnose_every: epochs between diagnoses of the quantizers.
+        devices: how many share each batch, see `qjax.training.devices.find_devices`.
         steps_per_call: most training steps in one call of a compiled program, or "auto".
         tensorboard, progress: what is written and shown.
         step: how a training step computes.
@@ -52,6 +54,7 @@ class Settings:
     check_every: int = 50
     checkpoint_every: int | str = 1
     diagnose_every: int = 1
+    devices: int | str = AUTO
     steps_per_call: int | str = AUTO
     tensorboard: bool = True
     progress: bool = True
@@ -67,6 +70,7 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "auto or a whole number" if auto else "a whole number"
                 raise ValueError(f"{name} must be {allowed} of at least 1, got {value!r}")
+        check_devices(self.devices)
         check_steps_per_call(self.steps_per_call)
 
 
@@ -88,6 +92,7 @@ class RunSpec:
         norm: how batch normalization meets the weight quantizers from the first quantized phase on,
             a class of `qjax.layers.norm`; None for separate.
         load_teacher: the trained network of a run folder, for `Teacher.folder`.
+        target: what the quantized network must run on; None for no such demand.
     """
 
     names: dict[str, str]
@@ -105,6 +110,7 @@ class RunSpec:
     g_bits: int | None = None
     norm: Callable[[BatchNorm], nnx.Module] | None = None
     load_teacher: Callable[[str], nnx.Module] | None = None
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         check_phases(self.phases)
@@ -145,6 +151,16 @@ class RunSpec:
         for phase in self.phases[: index % len(self.phases) + 1]:
             recipe = phase.recipe or recipe
         return quantize(model, recipe, self.sample(), self.seed)
+
+    def check_target(self) -> None:
+        """Raise, before any step, what the target could not run after the last.
+
+        Raises:
+            ValueError: see `Target.check`.
+        """
+        if self.target is not None and self.phases[-1].quantized:
+            model = self.quantized(self.make_model())
+            self.target.check(model, self.pixels, self.data.shape)
 
     def hooks_of(self, index: int) -> Hooks:
         """The hooks of a phase."""
@@ -209,10 +225,4 @@ class RunSpec:
     def references(self, model: nnx.Module) -> list[str]:
         """Citation keys of the quantizers in use."""
         bound = slots(model) | error_slots(model)
-        return sorted({slot.quantizer.reference for slot in bound.values()})
-
-
-def device_name() -> str:
-    """The first device, in words."""
-    device = jax.devices()[0]
-    return f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+        return sorted({key for slot in bound.values() for key in slot.quantizer.references})

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from qjax.layers.norm import BatchNorm, FoldedCorrected
+from qjax.layers.shift_norm import ShiftNorm
 from qjax.layers.slots import Slot
 from qjax.layers.variables import Learned
 from qjax.training.precision import LossScale
@@ -106,7 +107,7 @@ def split(model: nnx.Module, freeze: Sequence[str] = ()) -> tuple[Graphs, nnx.St
     model.train()
     for _, module in nnx.iter_modules(model):
         # What is frozen stays in evaluation mode, as far as its statistics go.
-        if isinstance(module, BatchNorm | FoldedCorrected):
+        if isinstance(module, BatchNorm | FoldedCorrected | ShiftNorm):
             module.use_running_average = bool({"batch_statistics", "batch_norm"} & set(freeze))
         elif isinstance(module, Slot):
             module.use_running_average = "ranges" in freeze
@@ -119,7 +120,7 @@ def _moves(model: nnx.Module, freeze: Sequence[str]) -> Filter:
     held: set[tuple] = set()
     if "batch_norm" in freeze:
         for path, module in nnx.iter_modules(model):
-            if isinstance(module, BatchNorm | FoldedCorrected):
+            if isinstance(module, BatchNorm | FoldedCorrected | ShiftNorm):
                 held |= {(*path, "scale"), (*path, "bias")}
 
     def moves(path: tuple, variable: Any) -> bool:

@@ -32,12 +32,19 @@ class Batch:
     Attributes:
         images: the whole split, uint8 (N, h, w, c).
         labels: int32 (N,).
-        index: int32 (n,), the batch; of a call that takes many steps (steps, n).
+        index: int32 (n,), the batch; of a call that takes many steps (steps, n). None where images
+            and labels are the batch.
     """
 
     images: UInt8[Array, "N h w c"]
     labels: Int[Array, " N"]
-    index: Int[Array, "*steps n"]
+    index: Int[Array, "*steps n"] | None
+
+    def chosen(self) -> tuple[Array, Array]:
+        """Images and labels of the batch."""
+        if self.index is None:
+            return self.images, self.labels
+        return self.images[self.index], self.labels[self.index]
 
 
 jax.tree_util.register_dataclass(Batch, data_fields=["images", "labels", "index"], meta_fields=[])
@@ -91,7 +98,7 @@ def make_step(
 
     Returns:
         The function. Metrics: `loss` (with penalties), `correct` (count), `learning_rate`, `taken`
-        (False for a step that overflowed or came after a failure).
+        (False for a step that overflowed or came after a failure), `failed` (as in the new state).
     """
     forward = _forward(graphs, hooks, settings)
 
@@ -101,8 +108,8 @@ def make_step(
         crop, before, after = jax.random.split(key, 3)
         terms = jax.random.fold_in(key, 3)
         progress = (state.step + 1) / settings.total_steps
-        x = pixels.normalise(augment(batch.images[batch.index], crop))
-        y = batch.labels[batch.index]
+        images, y = batch.chosen()
+        x = pixels.normalise(augment(images, crop))
         (_, (value, rest, correct)), gradients = jax.value_and_grad(forward, has_aux=True)(
             state.trainable, state, x, y, terms, progress
         )
@@ -130,7 +137,7 @@ def make_step(
         rate = opt.learning_rate  # pyright: ignore[reportAttributeAccessIssue] - see `Optimizer`
         new, taken = _guard(state, new, value)
         metrics = {"loss": value, "correct": correct, "learning_rate": rate, "taken": taken}
-        return new, metrics
+        return new, metrics | {"failed": new.failed}
 
     return step
 

@@ -10,6 +10,13 @@ from qjax.train import CONF
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
+IMAGENET = [
+    name
+    for name in EXPERIMENTS
+    if "override /data: imagefolder" in (CONF / "experiment" / f"{name}.yaml").read_text()
+]
+"""Those of ImageNet: they read a folder of images."""
+
 TINY = [
     "data=synthetic",
     "data.height=8",

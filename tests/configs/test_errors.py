@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qjax.train import plain_errors
+from qjax.launchers.errors import plain_errors
 from tests.configs.compose import composed
 
 COMMAND = [sys.executable, "-m", "qjax.train", "+experiment=pact_w4a4"]

@@ -8,10 +8,10 @@ import pytest
 from qjax.evaluate import reevaluate
 from qjax.record import read
 from qjax.train import CONF, build, train
-from tests.configs.compose import EXPERIMENTS, TINY, composed, uses_own_model
+from tests.configs.compose import EXPERIMENTS, IMAGENET, TINY, composed, uses_own_model
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(IMAGENET)))
 def test_experiment_runs_to_its_record(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

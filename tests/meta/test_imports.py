@@ -43,6 +43,10 @@ TABLE = {
     "integerize": Row(
         {"core", "layers", "probe", "program", "surgery", "tree"}, "one form goes in, another out"
     ),
+    "target": Row(
+        {"core", "integerize", "layers", "recipe", "surgery", "tree"},
+        "it holds a network against a runtime's limits, whatever the method",
+    ),
     "floatfree": Row({"core", "integerize", "layers", "tree"}, "it reads a program, not a model"),
     "agreement": Row(
         {"core", "floatfree", "integerize", "layers", "surgery", "tree"},
@@ -56,7 +60,7 @@ TABLE = {
     "training": Row(
         {
             *("core", "data", "layers", "tree", "probe", "recipe", "surgery"),
-            *("integerize", "floatfree", "agreement", "record"),
+            *("integerize", "floatfree", "agreement", "record", "target"),
         },
         "a method hooks in through the values it is made of, not by name",
     ),

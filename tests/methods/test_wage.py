@@ -310,3 +310,13 @@ def test_the_fixed_start_of_two_limits() -> None:
         limit = math.sqrt(factor / 50)
         assert 0.8 * limit < np.abs(kernel).max() <= limit + 2.0**-8
         np.testing.assert_array_equal(kernel * 128, np.round(kernel * 128))
+
+
+def test_the_update_without_one_of_its_tricks() -> None:
+    # sigma(8) = 2^-7. To nearest, 0.4 of Shift(0.9) = 1 is no step; unscaled, 0.4 is 51.2 steps.
+    w, g = jnp.zeros(2), jnp.array([0.9, 0.4])
+    for scaled, steps in ((True, [1, 0]), (False, [115, 51])):
+        rule = WageSgd(1.0, Constant(), weight_bits=None, stochastic=False, scaled=scaled)
+        optimizer = rule.build(10, 10, "weight")
+        moved, _ = optimizer.update(g, optimizer.init(w), w)
+        np.testing.assert_array_equal(moved, -(2.0**-7) * np.array(steps))

@@ -98,7 +98,8 @@ def test_a_paper_page_tells_all_rows(make_record: Make, experiments: Path, tmp_p
         "someone (*unverified*) | – | – | – | – | no run |"
     ) in lines
     assert ("| pact | mnist, lenet5 | 4/4 | ends_float, 10 epochs | 75.00 (n=1) | – | – |") in lines
-    assert "2 published rows: 1 with a run of ours, 1 of these off; 1 unverified." in lines
+    overview = "2 published rows: 1 with a run of ours, 1 of these off under every schedule; "
+    assert f"{overview}1 unverified." in lines
     assert "![Accuracy over the bytes of the integer weights." in "\n".join(lines)
 
 
@@ -176,7 +177,10 @@ def test_one_recipe_refuses_two_configurations_in_a_cell(make_record: Make) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kind: poster\n", r"table\.yaml: kind must be paper or one_recipe, got 'poster'"),
+        (
+            "kind: poster\n",
+            r"table\.yaml: kind must be paper, one_recipe or question, got 'poster'",
+        ),
         ("", r"table\.yaml: kind must be .*got None"),
         ("kind: paper\ntitle: T\n", r"table\.yaml: the keys must be .*methods.*got"),
         (

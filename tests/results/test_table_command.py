@@ -58,7 +58,7 @@ def test_runs_of_the_current_folder_are_read(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paper=poct"], "paper must be all or one of dorefa, elq, fqn, lsq, one_recipe, pact, "),
+        (["paper=poct"], "paper must be all or one of dorefa, eight_bit_training, elq, fqn, lsq, "),
         (["records=."], "got None"),
         (["paper"], "arguments must be KEY=VALUE with KEY one of paper, records, out, keep; got"),
         (["papers=pact"], "got 'papers=pact'"),
@@ -100,7 +100,8 @@ def test_a_page_that_fails_stops_no_other(
 def test_records_are_kept_for_a_clone(
     save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(EXPERIMENTS / "pact", tmp_path / "experiments" / "pact")
+    without = shutil.ignore_patterns("records")
+    shutil.copytree(EXPERIMENTS / "pact", tmp_path / "experiments" / "pact", ignore=without)
     monkeypatch.setattr("qjax.table._CHECKOUT", tmp_path)
     monkeypatch.chdir(tmp_path)
     run = save("runs/a", simulated=0.9)
@@ -122,6 +123,8 @@ def test_committed_tables_follow_from_committed_records(folder: Path, tmp_path: 
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), (
             f"run `python -m qjax.table paper={folder.name} keep=true` and commit what it changes"
         )
+    drawn = {path.name for path in (tmp_path / "figures").glob("*")}
+    assert drawn == {path.name for path in (folder / "figures").glob("*")}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -136,7 +139,7 @@ def test_a_folder_has_its_headings_and_commands(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_readme_tells_which_commands_cannot_run_yet(folder: Path) -> None:
-    script = (folder / "run.sh").read_text()
+    script = "".join(path.read_text() for path in [folder / "run.sh", *folder.glob("*.txt")])
     lists = re.findall(r"for experiment in ([\w ]+);", script)
     named = {*re.findall(r"\+experiment=(\w+)", script), *" ".join(lists).split()}
     built = {path.stem for path in (EXPERIMENTS.parent / "conf" / "experiment").glob("*.yaml")}

@@ -1,5 +1,6 @@
-"""Small checkpoints, and how to compare them bit for bit."""
+"""Small checkpoints and whole runs, and how to compare them bit for bit."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qjax.training.checkpoint import checkpoints, save
+from qjax.record import read
+from qjax.training.checkpoint import checkpoints, load_arrays, save
+from qjax.training.run import CHECKPOINTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +40,20 @@ def assert_same_bits(actual, expected):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         a, b = np.asarray(a), np.asarray(b)
         assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    """Equal weights, metrics, layers and results, whenever they were made."""
+    for name in ("metrics.jsonl", "layers.json", "config.yaml"):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    one, two = (dataclasses.asdict(read(path)) for path in (folder, expected))
+    for timed in ("seconds", "finished", "commit"):
+        del one[timed], two[timed]
+    assert one == two
+    arrays = [load_arrays(checkpoints(path / CHECKPOINTS)[-1]) for path in (folder, expected)]
+    assert arrays[0].keys() == arrays[1].keys()
+    for name, array in arrays[0].items():
+        assert array.tobytes() == arrays[1][name].tobytes(), name
 
 
 def run_python(*arguments: str, **environment: str) -> str:

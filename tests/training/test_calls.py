@@ -102,16 +102,31 @@ def test_a_failure_within_a_call_stops_where_single_steps_stop():
     assert_same_bits(*states)
 
 
+def failing_at(step: int, **settings: Any) -> PhaseLoop:
+    """A loop that meets a label that is no class, hence a loss that is NaN, in one step."""
+    made = loop(run_in_calls(step=StepSettings(), **settings))
+    assert isinstance(made.feed, Resident)
+    index = made.batch(0, step).index
+    assert index is not None
+    made.feed.labels = made.feed.labels.at[index[0]].set(2**30)
+    return made
+
+
 @pytest.mark.parametrize("at", [3, 6], ids=["mid-call", "last"])
 def test_a_failure_keeps_its_step(at: int):
-    made = loop(run_in_calls(4, step=StepSettings()))
-    assert isinstance(made.feed, Resident)
-    labels = made.feed.labels.at[made.batch(0, at).index[0]].set(-1)
-    # A label that is no class makes the loss NaN in the one step that meets it.
-    made.feed.labels = jnp.where(labels < 0, jnp.int32(2**30), labels)
+    made = failing_at(at, most=4)
     with pytest.raises(NonFiniteError, match=f"at step {at} "):
         trained(made)
     assert made.steps_done == at
+
+
+def test_a_look_in_between_stops_early():
+    made = failing_at(3, most=1, check_every=1)
+    told: list[int] = []
+    with pytest.raises(NonFiniteError, match="at step 3 "):
+        list(made.epochs(lambda _, steps: told.append(steps)))
+    # A look is at the step before, so that the device need not wait for it.
+    assert told == [1, 1, 1, 1]
 
 
 def test_a_run_in_calls_resumes_after_any_epoch(tmp_path, monkeypatch):
@@ -157,8 +172,8 @@ def test_calls_of_one_length_share_a_program():
             run.loop_settings(0),
             programs=programs,
         )
-    # One step, a call of four, a call of seven, and the evaluator.
-    assert programs.made == 4
+    # One step, a call of four, a call of seven, the evaluator, and the data.
+    assert programs.made == 5
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "many"])

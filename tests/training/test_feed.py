@@ -44,7 +44,7 @@ def test_steps_are_counted_over_epochs() -> None:
 def test_files_come_as_whole_batches(folder: ImageFolder) -> None:
     streamed = feed(folder, batch_size=4, seed=3)
     assert isinstance(streamed, Streamed)
-    labels = [batch.labels[batch.index] for batch in streamed.batches(0, 3)]
+    labels = [batch.labels for batch in streamed.batches(0, 3)]
     np.testing.assert_array_equal(
         np.concatenate(labels), folder.train_labels[epoch_order(3, 0, 15)[:12]]
     )

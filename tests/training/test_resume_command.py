@@ -34,6 +34,8 @@ def test_a_folder_alone_says_how_to_go_on(tmp_path, monkeypatch):
     unfinished(folder, monkeypatch)
     with pytest.raises(ValueError, match="but w_bits=2 asks for another"):
         train(composed(f"run.resume={folder}", "w_bits=2"))
+    with pytest.raises(ValueError, match="run.devices must be at most 1, .* got 7"):
+        train(composed(f"run.resume={folder}", "run.devices=7"))
     assert train(composed(f"run.resume={folder}")) == folder
     assert read(folder).experiment == "pact"
     assert train(composed(*WORDS, f"run.resume={folder}")) == folder, "it is finished by now"

@@ -20,6 +20,7 @@ from qjax.training.phases import Phase
 from qjax.training.programs import Programs
 from qjax.training.run import CHECKPOINTS, Run, trained_model
 from qjax.training.teacher import Distillation, Teacher
+from tests.training.folders import assert_same_run
 from tests.training.noisy import StochasticWeight
 from tests.training.small import rules, spec
 
@@ -49,23 +50,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     Run(complete(), folder, PROGRAMS)()
     return folder
-
-
-def assert_same_run(folder: Path, expected: Path) -> None:
-    """Equal weights, metrics, layers and results; seconds and time apart."""
-    for name in ("metrics.jsonl", "layers.json", "config.yaml"):
-        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
-    one, two = (dataclasses.asdict(read(path)) for path in (folder, expected))
-    for timed in ("seconds", "finished"):
-        del one[timed], two[timed]
-    assert one == two
-    arrays = [
-        checkpoint.load_arrays(checkpoint.checkpoints(path / CHECKPOINTS)[-1])
-        for path in (folder, expected)
-    ]
-    assert arrays[0].keys() == arrays[1].keys()
-    for name, array in arrays[0].items():
-        assert array.tobytes() == arrays[1][name].tobytes(), name
 
 
 class Killed(BaseException):

@@ -200,7 +200,7 @@ class _Lowering:
             # The offset of all terms goes with the first that waits.
             part = f"{name}.term{place}"
             value = self._covered(source, part, scale, rest, grid.scale)
-            values.append((value, value.grid.scale / grid.scale))
+            values.append((value, np.float64(value.grid.scale / grid.scale)))
             rest = np.zeros(())
         return total(self.draft, site.output, grid, values)
 
