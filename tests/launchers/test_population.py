@@ -106,7 +106,7 @@ def test_calls_of_several_steps_are_stacked() -> None:
         loop = PhaseLoop(model, run.phases[0], run.data, settings, programs=programs)
         for batch in loop.calls(0, loop.steps_per_epoch):
             loop.state, metrics = loop.call(loop.state, batch)
-        assert metrics["loss"].shape == (2,)
+            assert metrics["loss"].shape == (2,)
         return loop.state.trainable
 
     def work(values: tuple) -> None:
