@@ -161,6 +161,22 @@ def ends_float(weight: Quantizer, act: Quantizer, keep: Quantizer) -> Recipe:
     return Recipe((*ends, Rule(weight=weight, output=act)), "ends_float")
 
 
+def conv_inputs(weight: Quantizer, act: Quantizer, keep: Quantizer) -> Recipe:
+    """Float ends, and every other layer with weights quantizes what it receives and nothing else.
+
+    A residual sum and its activation keep their precision on the shortcut, where `ends_float`
+    rounds and clips them: what wrappers of convolutions do (most re-runs of DoReFa and LSQ), and
+    what pre-activation networks do by themselves.
+
+    Args:
+        weight, act: quantizers of the body and of what its layers receive.
+        keep: what "float" is spelled as (`NoQuantizer()`).
+    """
+    ends = tuple(Rule(end, weight=keep, input=keep) for end in ("first", "last"))
+    between = Rule(kind="act", input=keep, output=keep)
+    return Recipe((*ends, between, Rule(weight=weight, input=act)), "conv_inputs")
+
+
 def ends_8bit(
     weight: Quantizer, act: Quantizer, end_weight: Quantizer, end_input: Quantizer
 ) -> Recipe:

@@ -97,23 +97,23 @@ def test_layers_that_stay_float_are_reported():
     assert integerize(model, GREY, (4, 4, 1)).float_layers == ("head",)
 
 
-@pytest.mark.parametrize(
-    ("rules", "words"),
-    [
-        ((Rule(weight=W8, output=A8),), ("'wide'", "`input` quantizer")),
-        (
-            (Rule("act", output=NoQuantizer()), Rule("wide", input=A8), Rule(weight=W8)),
-            ("'act'", "no `output` quantizer", "add a rule that sets `output`"),
-        ),
-    ],
-    ids=["pending input", "float activation"],
-)
-def test_what_cannot_be_integer_names_layer_and_remedy(
-    rules: tuple[Rule, ...], words: tuple[str, ...]
-):
+def test_a_float_activation_stands_between_layers_that_multiply_integers():
+    model = chain(Rule(kind="act", output=NoQuantizer()), Rule(weight=W8, input=A8))
+    # A mean that puts no pixel between two codes.
+    grey = PixelInput((0.45,), (0.25,))
+    network = integerize(model, grey, (4, 4, 1))
+    assert network.float_layers == ("act",)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
+    model.eval()
+    simulated = model(grey.normalise(jnp.asarray(pixels)))  # pyright: ignore[reportCallIssue]
+    pending = network.model(grey.codes(jnp.asarray(pixels)))  # pyright: ignore[reportCallIssue]
+    np.testing.assert_allclose(pending.decode(), simulated, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_integer_names_layer_and_remedy():
     with pytest.raises(ValueError) as caught:
-        integerize(chain(*rules), GREY, (4, 4, 1))
-    for part in (*words, "has no integer form here"):
+        integerize(chain(Rule(weight=W8, output=A8)), GREY, (4, 4, 1))
+    for part in ("'wide'", "`input` quantizer", "has no integer form here"):
         assert part in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from qjax.recipe import (
     Recipe,
     Rule,
     all_layers,
+    conv_inputs,
     deployable,
     ends_8bit,
     ends_float,
@@ -74,6 +75,16 @@ def test_deployable_covers_every_tensor():
     assert chosen["conv1", "weight"] == chosen["classifier", "weight"] == W8
     assert chosen["act2", "output"] == A and chosen["classifier", "output"] == A8
     assert not {("add", "output"), ("pool", "output"), ("conv1", "output")} & set(chosen)
+
+
+def test_conv_inputs_leaves_sums_and_their_activations_alone():
+    list_ = list(calls())
+    chosen = conv_inputs(W, A, KEEP).resolve(list_)
+    weighted = [call.path for call in list_ if call.layer.kind in ("conv", "dense")]
+    body = weighted[1:-1]
+    assert {place for place, q in chosen.items() if q == A} == {(path, "input") for path in body}
+    assert {place for place, q in chosen.items() if q == W} == {(path, "weight") for path in body}
+    assert body and all(q == KEEP for (_, slot), q in chosen.items() if slot == "output")
 
 
 def test_policies_say_what_the_ends_are():

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from qjax.core.requantize import Policy
-from qjax.layers.layer import FloatBoundary, Layer, Value, any_float, landing
+from qjax.layers.layer import FloatBoundary, Layer, Value, landing
 from qjax.layers.slots import AnyError, FloatSlot, Slot
 
 _INF = float("inf")
@@ -140,18 +140,9 @@ def _rounded(
     ceiling: float = float("inf"),
     slope: float = 1.0,
 ) -> nnx.Module:
-    """The twin of a function that requantizes as it is computed."""
+    """The twin of a function that requantizes as it is computed; float without a grid to round to,
+    which a rule must have asked for (`Recipe.resolve`).
+    """
     (x,) = inputs
     twin = landing(layer.output, x, policy, before, floor, ceiling, slope)
-    if twin is not None:
-        return twin
-    if any_float(inputs):
-        return FloatBoundary(layer)
-    raise ValueError(NO_GRID)
-
-
-NO_GRID = (
-    "it has no `output` quantizer, so its integer form has no grid to round to; add a rule that "
-    "sets `output`"
-)
-"""What an activation without a quantizer is told."""
+    return FloatBoundary(layer) if twin is None else twin

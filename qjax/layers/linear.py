@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -176,10 +177,12 @@ class IntegerLinear(nnx.Module):
         """
         return tuple(max(high, -low - 1, 0).bit_length() + 1 for low, high in self.bounds)
 
-    def __call__(self, x: Codes) -> Codes:
-        """Pending codes of shape (..., o), or codes on the output grid."""
-        x = x if self.entry is None else self.entry(x)
-        q = x.terms[0].ints
+    def __call__(self, x: Any) -> Codes:
+        """Pending codes of shape (..., o), or codes on the output grid. `x` is `Codes`, or floats
+        where `entry` encodes them.
+        """
+        codes: Codes = x if self.entry is None else self.entry(x)
+        q = codes.terms[0].ints
         accumulators = [self._accumulate(q, i) for i in range(len(self.weights))]
         terms = tuple(
             IntegerTerm(acc, scale, HostArray(0.0), low, high)

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float
 
 from qjax.core.codes import Codes, int8_shift
 from qjax.core.requantize import Policy
-from qjax.layers.act import NO_GRID
 from qjax.layers.join import Then
 from qjax.layers.layer import FloatBoundary, Layer, Value, landing
 from qjax.layers.slots import AnyError, FloatSlot, Requantize, Slot
@@ -63,10 +62,9 @@ class TableAct(Layer):
         """A table, each of its codes computed as the simulation computes it."""
         (x,) = inputs
         entry = landing(self.input, x, policy)
-        if entry is None and not isinstance(x, Codes):
+        float_input = entry is None and not isinstance(x, Codes)
+        if float_input or not isinstance(self.output, Slot):
             return FloatBoundary(self)
-        if not isinstance(self.output, Slot):
-            raise ValueError(NO_GRID)
         fed = jax.eval_shape(entry, x) if entry is not None else x
         require_codes(fed)
         table = _table(fed, CURVES[self.function], self.output)

@@ -9,6 +9,7 @@ from qjax.core.grid import Grid
 from qjax.core.quantizer import Quantizer
 from qjax.core.requantize import POLICIES, q31_even
 from qjax.layers import Act
+from qjax.layers.layer import FloatBoundary
 from qjax.layers.slots import Encode, Requantize
 from qjax.methods.affine import AffineActivation
 from qjax.methods.dorefa import DoReFaActivation
@@ -101,9 +102,11 @@ def test_pact_stands_in_for_relu_with_its_own_gradient_at_zero():
     assert gradient.tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
-def test_an_activation_without_a_quantizer_names_the_remedy():
-    with pytest.raises(ValueError, match=r"no `output` quantizer.*add a rule that sets `output`"):
-        twin(Act(), pending(SHAPE))
+def test_an_activation_without_a_quantizer_stays_float():
+    codes = pending(SHAPE)
+    boundary = twin(Act(), codes)
+    assert isinstance(boundary, FloatBoundary)
+    np.testing.assert_allclose(boundary(codes), np.maximum(codes.decode(), 0), rtol=1e-6, atol=1e-6)
 
 
 def test_an_unknown_function_names_those_there_are():

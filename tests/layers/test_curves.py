@@ -9,7 +9,7 @@ from qjax.core.codes import int8_shift
 from qjax.core.requantize import POLICIES
 from qjax.floatfree import float_values
 from qjax.layers import Clip, LeakyRelu, Softmax, TableAct
-from qjax.layers.layer import Layer
+from qjax.layers.layer import FloatBoundary, Layer
 from qjax.layers.table import CURVES
 from qjax.methods.affine import AffineActivation
 from qjax.methods.dorefa import DoReFaActivation
@@ -113,9 +113,8 @@ def test_pending_sums_need_an_input_quantizer(layer: Layer):
         twin(layer, pending(SHAPE))
 
 
-def test_a_table_needs_a_grid_to_land_on():
-    with pytest.raises(ValueError, match="no `output` quantizer"):
-        twin(TableAct("sigmoid"), BYTES.codes(SHAPE))
+def test_a_curve_without_a_quantizer_stays_float():
+    assert isinstance(twin(TableAct("sigmoid"), BYTES.codes(SHAPE)), FloatBoundary)
 
 
 @pytest.mark.parametrize(
