@@ -28,6 +28,9 @@ environment := $(shell cd / && "$(CURDIR)/$(python)" -I -c '$(sound)' 2>/dev/nul
 # Compiling only what is imported, when it is imported, halves the set-up.
 install := $(python) -m pip install -qq --disable-pip-version-check --no-compile
 
+# A core each, a file of tests at a time, so that its compiled functions serve all of it.
+side_by_side := -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow check format table clean anew
 
@@ -38,10 +41,10 @@ demo: $(VENV)/.runtime  ## train PACT at 4 bits on the embedded digits, evaluate
 	$(python) -m qjax.train +experiment=pact_w4a4
 
 test: $(VENV)/.test  ## run the tests that take seconds
-	$(python) -m pytest -m "not slow and not network"
+	$(python) -m pytest $(side_by_side) -m "not slow and not network"
 
 slow: $(VENV)/.test  ## run the tests that take minutes
-	$(python) -m pytest -m "slow and not network"
+	$(python) -m pytest $(side_by_side) -m "slow and not network"
 
 check: $(VENV)/.test  ## lint, formatting and types
 	$(python) -m ruff check
