@@ -108,6 +108,43 @@ def count_thresholds(
     return total
 
 
+def search_thresholds(
+    accumulator: Int[Array, "*shape"], least: ArrayLike
+) -> Int32[Array, "*shape"]:
+    """`count_thresholds` for many thresholds: a binary search, where comparing with each would crawl.
+
+    Args:
+        accumulator: int8 or int32, channels on the last axis.
+        least: whole numbers on the host that do not decrease, (k,) or (k, c): from 2**31 on never
+            passed, up to -2**31 always.
+
+    Returns:
+        Counts from 0 to k.
+
+    Example:
+        >>> search_thresholds(jnp.array([-1, 0, 5, 6]), [0, 5, 2**31]).tolist()
+        [0, 1, 2, 2]
+    """
+    least = np.asarray(least, np.int64)
+    if (np.diff(least, axis=0) < 0).any():
+        raise ValueError("search_thresholds: thresholds must not decrease; sort them")
+    value = accumulator.astype(jnp.int32)
+    columns = least.reshape(len(least), -1)
+    table = jnp.asarray(np.clip(columns, INT32_MIN, INT32_MAX).astype(np.int32).ravel())
+    stride = columns.shape[1]
+    column = wide.lanes(np.arange(stride), value.ndim)
+    low = jnp.zeros_like(value)
+    # What can never be passed is left out: no int32 could say so.
+    high = low + wide.lanes((columns <= INT32_MAX).sum(0), value.ndim)
+    for _ in range(len(columns).bit_length()):
+        middle = (low + high) // 2
+        inside = low < high
+        passed = inside & (value >= table[jnp.where(inside, middle, 0) * stride + column])
+        low = jnp.where(passed, middle + 1, low)
+        high = jnp.where(passed | ~inside, high, middle)
+    return low
+
+
 def thresholds(terms: Sequence[Int[Array, "*shape"]], affine: Affine) -> Int32[Array, "*shape"]:
     """The exact value of one term, rounded half to even, by counting `high - low` thresholds.
 

@@ -110,7 +110,8 @@ def _dense(writer: Any, operator: ops.Dense, site: Site) -> None:
     options.fusedActivationFunction = _fused(site.output)
     options.keepNumDims = len(site.output.shape) != 2
     inputs = [writer.tensor(x), writer.weights(weight, (1, 0), 0), *writer.bias(site)]
-    writer.add("FULLY_CONNECTED", inputs, site.output, options, 5 if options.keepNumDims else 4)
+    version = 7 if x.dtype == "int16" else 5 if options.keepNumDims else 4
+    writer.add("FULLY_CONNECTED", inputs, site.output, options, version)
 
 
 def _binary(code: str, options: str | None) -> Write:

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 
 from qjax.core.rescale import q31_even
-from qjax.core.thresholds import count_thresholds, entry_points, thresholds
+from qjax.core.thresholds import (
+    count_thresholds,
+    entry_points,
+    search_thresholds,
+    thresholds,
+)
 from tests.core.oracle import affine, code, distance, exact_values, run
 
 LEAST, MOST = -(2**31), 2**31 - 1
@@ -107,3 +112,21 @@ def test_one_term_only() -> None:
 def test_thresholds_must_be_rows_of_integers(table) -> None:
     with pytest.raises(ValueError, match=r"thresholds must be integers of shape \(k,\)"):
         count_thresholds(jnp.asarray([1]), table)
+
+
+@given(
+    st.lists(st.integers(-(2**31), 2**31), min_size=1, max_size=40),
+    st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20),
+)
+def test_a_search_finds_what_comparing_with_each_counts(least: list[int], values: list[int]):
+    table = np.sort(np.array(least, np.int64))
+    both = np.stack([table, np.sort(table // 2)], axis=1)
+    pairs = jnp.asarray(np.array(values, np.int32)[:, None].repeat(2, axis=1))
+    for rows in (table, both):
+        found = search_thresholds(pairs, rows)
+        np.testing.assert_array_equal(found, count_thresholds(pairs, rows))
+
+
+def test_a_search_needs_thresholds_in_order():
+    with pytest.raises(ValueError, match="must not decrease; sort them"):
+        search_thresholds(jnp.array([1]), [2, 1])

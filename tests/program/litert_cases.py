@@ -113,10 +113,12 @@ def transpose_conv(dtype: str, kernel: int, stride: int, padding: str) -> Callab
 
 def dense(dtype: str, per_channel: bool, function: str = "NONE") -> Callable[[Rng], Program]:
     def make(rng: Rng) -> Program:
-        x = activation(rng, "x", (None, 12), dtype)
-        weight, bias = weights(rng, (12, 7), dtype, 12)
+        x = activation(rng, "x", (None, 12), dtype, scale=0.0005 if dtype == "int16" else None)
+        kind = "uint8" if dtype == "uint8" else "int8"
+        weight, bias = weights(rng, (12, 7), kind, 12)
         if not per_channel:
-            weight = Tensor("w", weight.shape, dtype, grid(rng, dtype, 0.01), data=weight.data)
+            one = grid(rng, dtype, 0.01)
+            weight = Tensor("w", weight.shape, kind, one, data=weight.data)
         operator = ops.Dense(("x", "w", "b"), "y", scaling="float64")
         scale = output_scale(dtype, weight, 12)
         y = activation(rng, "y", (None, 7), dtype, scale=scale, function=function)
@@ -291,6 +293,8 @@ CASES: dict[str, Callable[[Rng], Program]] = {
     "dense int8 by channel": dense("int8", per_channel=True),
     "dense int8 by channel relu": dense("int8", per_channel=True, function="RELU"),
     "dense int8": dense("int8", per_channel=False),
+    "dense int16 by channel": dense("int16", per_channel=True),
+    "dense int16 relu": dense("int16", per_channel=False, function="RELU"),
     "dense uint8 relu6": dense("uint8", per_channel=False, function="RELU6"),
     **{
         f"{kind.kind} {d} {other}": binary(kind, d, other)

@@ -9,10 +9,13 @@ from jaxtyping import Array
 
 from qjax.core.fixedpoint import effective_multiplier
 from qjax.core.tables import round_half_away
-from qjax.core.thresholds import count_thresholds
+from qjax.core.thresholds import count_thresholds, search_thresholds
 from qjax.program.base import Operator, Site, require_rank
 from qjax.program.ops import weights
 from qjax.program.tensor import DTYPES, Shape
+
+MAX_CHANNELS = 256
+"""Of a 16-bit output under `float64`: 2**16 thresholds for each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +56,13 @@ class Dense(Operator):
                 f"{output} of shape {output.shape}"
             )
         weights.check(site, channels)
-        if self.scaling == "float64" and output.dtype not in ("int8", "uint8"):
+        if self.scaling == "float64" and output.dtype == "int32":
             raise ValueError(f"dense.scaling of {output} must be policy: it is {output.dtype}")
+        if self.scaling == "float64" and output.dtype == "int16" and channels > MAX_CHANNELS:
+            raise ValueError(
+                f"{output} has {channels} channels of 16 bits, whose table of thresholds would take "
+                f"more than 64 MiB; at most {MAX_CHANNELS} are taken"
+            )
         return output.shape
 
     def compute(self, site: Site, *values: Array) -> Array:
@@ -78,7 +86,8 @@ class Dense(Operator):
         scale = effective_multiplier(x.step, weight.scale.value, output.step)
         low, high = site.output.range
         least = least_sums(np.arange(low + 1, high + 1) - output.zero, np.asarray(scale))
-        codes = low + count_thresholds(total, least)
+        count = search_thresholds if len(least) > 255 else count_thresholds
+        codes = low + count(total, least)
         return codes.astype(DTYPES[site.output.dtype])
 
 
