@@ -111,7 +111,7 @@ def count_thresholds(
 def search_thresholds(
     accumulator: Int[Array, "*shape"], least: ArrayLike
 ) -> Int32[Array, "*shape"]:
-    """`count_thresholds` for many thresholds: a binary search, where comparing with each would crawl.
+    """`count_thresholds` for many of them: a binary search, where comparing with each would crawl.
 
     Args:
         accumulator: int8 or int32, channels on the last axis.
