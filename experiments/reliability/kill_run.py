@@ -2,11 +2,12 @@
 
     python experiments/reliability/kill_run.py --kills 50
 
-One run of the embedded digits (a float phase, then a quantized one that continues to a frozen one)
-is trained without interruption. Then the same command is started, killed with SIGKILL at a random
-moment, and started again, until it has been killed so many times; a run that finishes before is
-compared and begun anew. The last one finishes undisturbed. Compared bit by bit: every array of the
-last checkpoint, `metrics.jsonl`, `layers.json`, and `result.json` without seconds and time.
+One run of the embedded digits (float activations, then quantized ones, then frozen ranges, three
+phases under one schedule) is trained without interruption. Then the same command is started, killed
+with SIGKILL at a random moment, and started again, until it has been killed so many times; a run
+that finishes before is compared and begun anew. The last one finishes undisturbed. Compared bit by
+bit: every array of the last checkpoint, `metrics.jsonl`, `layers.json`, and `result.json` without
+seconds and time.
 
 Prints one line of JSON: kills, of those inside a checkpoint write (a half-written folder was left),
 before the first checkpoint, and after training; runs finished; and whether all were equal. Exit

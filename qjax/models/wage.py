@@ -21,7 +21,8 @@ class WageLeNet(nnx.Module):
         classes: logits.
         image: side of the square image; 28 for MNIST.
         widths: channels of the two convolutions and of the hidden dense layer.
-        padding: of the convolutions, "VALID" or "SAME"; the paper names none.
+        padding: of the convolutions, "SAME" as in the released code (CIFAR-10 only), or "VALID";
+            the paper names none for MNIST.
         rngs: source of the initial weights.
     """
 
@@ -31,7 +32,7 @@ class WageLeNet(nnx.Module):
         classes: int = 10,
         image: int = 28,
         widths: Sequence[int] = (32, 64, 512),
-        padding: str = "VALID",
+        padding: str = "SAME",
         *,
         rngs: nnx.Rngs,
     ):

@@ -60,8 +60,8 @@ class Dense(Operator):
             raise ValueError(f"dense.scaling of {output} must be policy: it is {output.dtype}")
         if self.scaling == "float64" and output.dtype == "int16" and channels > MAX_CHANNELS:
             raise ValueError(
-                f"{output} has {channels} channels of 16 bits, whose thresholds would take more than "
-                f"64 MiB; at most {MAX_CHANNELS} are taken"
+                f"{output} has {channels} channels of 16 bits, whose thresholds would take more "
+                f"than 64 MiB; at most {MAX_CHANNELS} are taken"
             )
         return output.shape
 
