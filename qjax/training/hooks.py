@@ -2,7 +2,7 @@
 
 | hook | when | call |
 |---|---|---|
-| `initialise` | once, at the start of the phase, before the recipe is bound | `(model, key)` |
+| `initialise` | as the run (a phase's own: the phase) starts, before the recipe | `(model, key)` |
 | `start` | then, quantizers bound: masks, first scales | `(model, key)` |
 | `loss` | each step | `(logits, labels) -> term` |
 | `extra` | each step, added to the loss | `(Seen) -> term` |

@@ -87,7 +87,8 @@ class RunSpec:
         phases: what is trained.
         settings: how.
         config: the resolved configuration, plain values.
-        hooks: the method's part in every quantized phase that brings no hooks of its own.
+        hooks: the method's part in every quantized phase that brings no hooks of its own; their
+            `initialise` opens the run, whatever its first phase.
         e_bits, g_bits: of errors and weight gradients, for the record; None in float.
         norm: how batch normalization meets the weight quantizers from the first quantized phase on,
             a class of `qjax.layers.norm`; None for separate.
@@ -167,7 +168,9 @@ class RunSpec:
         phase = self.phases[index]
         if phase.hooks is not None:
             return phase.hooks
-        return self.hooks if phase.quantized else Hooks()
+        # A later phase starts from what was trained before it.
+        first = self.hooks.initialise if index == 0 else ()
+        return dataclasses.replace(self.hooks if phase.quantized else Hooks(), initialise=first)
 
     def enter(self, model: nnx.Module, index: int) -> nnx.Module:
         """The model as a phase wants it: initialised, quantized at the first quantized phase or

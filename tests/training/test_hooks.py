@@ -69,6 +69,28 @@ def test_initial_weights_come_before_quantizers_see_them():
     assert not jnp.array_equal(kernel, other.state.trainable["conv"]["kernel"][...])
 
 
+@pytest.mark.parametrize("quantized", [True, False])
+def test_the_initial_weights_of_a_run_are_drawn_at_its_start_alone(quantized):
+    # Drawn again, they would wipe what the phases before have trained.
+    run = spec(
+        Phase("first", 1, Sgd(0.1), quantized=quantized),
+        Phase("second", 1, Sgd(0.1)),
+        Phase("third", 1, Sgd(0.1)),
+        hooks=Hooks(initialise=(UniformWeights(0.5),)),
+    )
+    kernels = [Tiny().conv.kernel[...]]
+    model = run.make_model()
+    for index in range(3):
+        model = run.enter(model, index)
+        kernels.append(model.conv.kernel[...])  # pyright: ignore[reportAttributeAccessIssue]
+    assert not np.array_equal(kernels[0], kernels[1])
+    np.testing.assert_array_equal(kernels[2], kernels[1])
+    np.testing.assert_array_equal(kernels[3], kernels[1])
+    again = spec(phase(Hooks()), phase(Hooks(initialise=[UniformWeights(0.5)])))
+    drawn = again.enter(model, 1).conv.kernel[...]  # pyright: ignore[reportAttributeAccessIssue]
+    assert not np.array_equal(drawn, kernels[3]), "a phase's own are the phase's"
+
+
 def test_the_start_of_a_phase_sees_bound_quantizers():
     def widen(model, key):
         del key
