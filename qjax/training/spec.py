@@ -19,7 +19,7 @@ from qjax.target import Target
 from qjax.training.calls import AUTO, check_steps_per_call
 from qjax.training.devices import check_devices
 from qjax.training.feed import Images
-from qjax.training.hooks import Hooks, run_on
+from qjax.training.hooks import Hooks, check_smoothing, joined, run_on
 from qjax.training.loop import LoopSettings
 from qjax.training.phases import Phase, chain, check_phases
 from qjax.training.step import USUAL, StepSettings
@@ -87,8 +87,8 @@ class RunSpec:
         phases: what is trained.
         settings: how.
         config: the resolved configuration, plain values.
-        hooks: the method's part in every quantized phase that brings no hooks of its own; their
-            `initialise` opens the run, whatever its first phase.
+        hooks: the method's part in every quantized phase, beside what the phase brings itself;
+            their `initialise` opens the run, whatever its first phase.
         e_bits, g_bits: of errors and weight gradients, for the record; None in float.
         norm: how batch normalization meets the weight quantizers from the first quantized phase on,
             a class of `qjax.layers.norm`; None for separate.
@@ -115,6 +115,8 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         check_phases(self.phases)
+        for index, phase in enumerate(self.phases):
+            check_smoothing(self.settings.step.loss, self.hooks_of(index).loss, phase.name)
         if self.norm is FoldedFrozen and self.phases[0].quantized:
             raise ValueError(
                 "bn=folded_frozen holds running statistics that a float phase has trained, but the "
@@ -166,11 +168,10 @@ class RunSpec:
     def hooks_of(self, index: int) -> Hooks:
         """The hooks of a phase."""
         phase = self.phases[index]
-        if phase.hooks is not None:
-            return phase.hooks
         # A later phase starts from what was trained before it.
         first = self.hooks.initialise if index == 0 else ()
-        return dataclasses.replace(self.hooks if phase.quantized else Hooks(), initialise=first)
+        run = dataclasses.replace(self.hooks if phase.quantized else Hooks(), initialise=first)
+        return run if phase.hooks is None else joined(run, phase.hooks, phase.name)
 
     def enter(self, model: nnx.Module, index: int) -> nnx.Module:
         """The model as a phase wants it: initialised, quantized at the first quantized phase or

@@ -15,6 +15,7 @@ from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
 from qjax.training.schedules import Constant
+from qjax.training.step import StepSettings
 from tests.training.small import Tiny, loop, spec, steps
 
 RATE = 0.1
@@ -184,15 +185,37 @@ def test_hooks_are_values_of_yaml():
     assert hooks == Hooks(loss=CrossEntropy(0.1), project=(ClipWeights(0.5),))
 
 
-def test_the_hooks_of_the_run_serve_quantized_phases_without_their_own():
-    mine, theirs = Hooks(project=(ClipWeights(0.5),)), Hooks(project=(ClipWeights(0.1),))
+def test_quantized_phases_have_the_hooks_of_the_run_beside_their_own():
+    mine, theirs = Hooks(project=(ClipWeights(0.5),)), Hooks(loss=CrossEntropy(weight=0.5))
     phases = (
-        Phase("float", 1, Sgd(0.1), quantized=False),
+        Phase("float", 1, Sgd(0.1), quantized=False, hooks=theirs),
         Phase("quantized", 1, Sgd(0.1)),
         Phase("own", 1, Sgd(0.1), hooks=theirs),
     )
     run = spec(*phases, hooks=mine)
-    assert [run.hooks_of(i) for i in range(3)] == [Hooks(), mine, theirs]
+    both = Hooks(project=mine.project, loss=theirs.loss)
+    assert [run.hooks_of(i) for i in range(3)] == [theirs, mine, both]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("project", (ClipWeights(0.1),)), ("loss", CrossEntropy())]
+)
+def test_a_run_and_its_phase_cannot_set_the_same_hook(field, value):
+    hooks = Hooks(**{field: value})
+    with pytest.raises(ValueError, match=f"'quantized' and the run's hooks both set {field}"):
+        spec(phase(hooks), hooks=hooks)
+    floating = Phase("float", 1, Sgd(0.1), quantized=False, hooks=hooks)
+    spec(floating, Phase("quantized", 1, Sgd(0.1)), hooks=hooks)
+
+
+def test_label_smoothing_is_not_lost_behind_the_loss_of_a_hook():
+    smooth = dataclasses.replace(
+        spec().settings, step=StepSettings(loss=CrossEntropy(smoothing=0.1))
+    )
+    with pytest.raises(ValueError, match=r"label_smoothing is 0\.1, but phase 'quantized' has"):
+        spec(phase(Hooks(loss=CrossEntropy(weight=0.5))), settings=smooth)
+    spec(phase(Hooks(loss=CrossEntropy(0.1, weight=0.5))), settings=smooth)
+    spec(phase(Hooks()), settings=smooth)
 
 
 @pytest.mark.parametrize("field", ["initialise", "start", "extra", "gradients", "project"])

@@ -52,6 +52,14 @@ def test_procedures_make_runs(procedure):
     assert phases[-1].quantized and not phases[-1].unquantized
 
 
+def test_a_procedure_cannot_replace_what_a_method_trains_with():
+    words = ["+experiment=wage_2888", *TINY, "run.tensorboard=false"]
+    with pytest.raises(ValueError, match="'quantized' and the run's hooks both set loss"):
+        build(composed(*words, "procedure=distill"))
+    with pytest.raises(ValueError, match="label_smoothing is 0.1"):
+        build(composed(*words, "label_smoothing=0.1"))
+
+
 def test_normalization_is_a_choice():
     assert build(composed(*WORDS)).norm is None
     minmax = ["+experiment=minmax_w8a8", *TINY, "procedure=finetune"]
