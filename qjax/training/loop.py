@@ -230,8 +230,12 @@ class PhaseLoop:
         return self.evaluator.accuracy(self.states, images, self.data.test_labels)
 
     def model(self) -> nnx.Module:
-        """The trained model in evaluation mode."""
+        """The trained model in evaluation mode, to evaluate and to convert."""
         return self._merged(self.graphs.evaluate, self.states)
+
+    def trained(self) -> nnx.Module:
+        """The same with the weights themselves, never their average: what training goes on from."""
+        return self._merged(self.graphs.evaluate, (self.state.trainable, self.state.rest))
 
     def teacher(self) -> nnx.Module | None:
         """The teacher, in evaluation mode."""

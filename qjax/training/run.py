@@ -123,9 +123,11 @@ class Run:
             if index >= past.get("phase", 0):
                 self._train(loop, phase, index, journal)
             self.steps_before += phase.epochs * loop.steps_per_epoch
-            model, before = loop.model(), loop.state
+            before = loop.state
             # A resumed run finds its float network with the checkpoint, as the teacher.
-            floating = (loop.teacher() or floating) if phase.quantized else model
+            floating = (loop.teacher() or floating) if phase.quantized else loop.model()
+            goes_on = any(later.epochs for later in spec.phases[index + 1 :])
+            model = loop.trained() if goes_on else loop.model()
         return model
 
     def _enter(self, model: nnx.Module, phase: Phase, index: int, behind: bool) -> nnx.Module:

@@ -32,6 +32,7 @@ PHASES = (
     Phase("waiting", 1, Sgd(0.1), unquantized=["activations"]),
     Phase("quantized", 2, Sgd(0.1), continues=True, teacher=Teacher(), hooks=TAUGHT),
 )
+FLOAT = Phase("float", 1, Sgd(0.1), quantized=False)
 RECIPE = Recipe((Rule("conv", weight=StochasticWeight()), *rules()))
 PROGRAMS = Programs()
 
@@ -146,6 +147,36 @@ def test_the_trained_model_is_read_back_with_its_average(whole):
         assert accuracy == read(whole).accuracy["float"]
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         trained_model(complete(), whole / "nowhere")
+
+
+def test_training_does_not_follow_the_average_that_is_evaluated(tmp_path, monkeypatch):
+    kept = dataclasses.replace(spec().settings.step, average_decay=0.9)
+    phases = (FLOAT, Phase("quantized", 1, Sgd(0.1)))
+    final = []
+    for averaged in (False, True):
+        settings = dataclasses.replace(spec().settings, step=kept, averaged=averaged)
+        run, folder = spec(*phases, settings=settings), tmp_path / str(averaged)
+        Run(run, folder, PROGRAMS)()
+        final.append(checkpoint.load_arrays(checkpoint.checkpoints(folder / CHECKPOINTS)[-1]))
+    for name, array in final[0].items():
+        np.testing.assert_array_equal(array, final[1][name], name)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt(patch, checkpoint, "save", 1, after=True)
+        Run(run, tmp_path / "again", PROGRAMS)()
+    Run(run, tmp_path / "again", PROGRAMS)(resume=True)
+    assert_same_run(tmp_path / "again", folder)
+
+
+def test_an_average_is_what_is_quantized_where_no_training_follows(tmp_path):
+    kept = dataclasses.replace(spec().settings.step, average_decay=0.9)
+    settings = dataclasses.replace(spec().settings, step=kept, averaged=True)
+    found = []
+    for name, more in (("float", ()), ("ptq", (Phase("quantized", 0, Sgd(0.1)),))):
+        Run(spec(FLOAT, *more, settings=settings), tmp_path / name, PROGRAMS)()
+        found.append(checkpoint.load_arrays(*checkpoint.checkpoints(tmp_path / name / CHECKPOINTS)))
+    average = found[0]["average/conv/kernel/value"]
+    np.testing.assert_array_equal(found[1]["trainable/conv/kernel/value"], average)
+    assert not np.array_equal(found[0]["trainable/conv/kernel/value"], average)
 
 
 def test_alarms_are_printed_written_and_kept(tmp_path, capsys):
