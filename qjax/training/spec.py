@@ -165,6 +165,16 @@ class RunSpec:
             model = self.quantized(self.make_model())
             self.target.check(model, self.pixels, self.data.shape)
 
+    def check_teachers(self) -> None:
+        """Raise, before any step, what would stop a later phase at its teacher.
+
+        Raises:
+            ValueError: see `teacher`.
+        """
+        for index, phase in enumerate(self.phases):
+            if phase.teacher is not None and phase.teacher.folder is not None:
+                self.teacher(index, None)
+
     def hooks_of(self, index: int) -> Hooks:
         """The hooks of a phase."""
         phase = self.phases[index]
@@ -213,7 +223,7 @@ class RunSpec:
             floating: the network as the last float phase left it.
 
         Raises:
-            ValueError: a folder is named, but no way to read it.
+            ValueError: a folder is named, but no way to read it, or its network knows other images.
         """
         phase = self.phases[index]
         if phase.teacher is not None and phase.teacher.folder is not None:
