@@ -54,6 +54,7 @@ NOT_HASHED = (
     "run.eval_batch",
     "run.check_every",
     "run.checkpoint_every",
+    "run.checkpoint_minutes",
     "run.diagnose_every",
     "run.devices",
     "run.distributed",

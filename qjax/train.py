@@ -146,6 +146,7 @@ def _settings(config: DictConfig, target: Target | None) -> Settings:
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
+        checkpoint_minutes=run.get("checkpoint_minutes", 30),
         diagnose_every=run.get("diagnose_every", 1),
         devices=run.get("devices", "auto"),
         steps_per_call=run.get("steps_per_call", "auto"),

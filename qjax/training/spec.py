@@ -39,6 +39,7 @@ class Settings:
         check_every: steps between looks for NaN.
         checkpoint_every: epochs between checkpoints, or "auto": as many as keep saving below a
             twentieth of the time.
+        checkpoint_minutes: after which a checkpoint is written within an epoch too; None for never.
         diagnose_every: epochs between diagnoses of the quantizers.
         devices: how many share each batch, see `qjax.training.devices.find_devices`.
         steps_per_call: most training steps in one call of a compiled program, or "auto".
@@ -53,6 +54,7 @@ class Settings:
     eval_batch: int = 256
     check_every: int = 50
     checkpoint_every: int | str = 1
+    checkpoint_minutes: float | None = 30
     diagnose_every: int = 1
     devices: int | str = AUTO
     steps_per_call: int | str = AUTO
@@ -70,6 +72,9 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "auto or a whole number" if auto else "a whole number"
                 raise ValueError(f"{name} must be {allowed} of at least 1, got {value!r}")
+        minutes = self.checkpoint_minutes
+        if minutes is not None and (isinstance(minutes, bool | str) or not minutes > 0):
+            raise ValueError(f"checkpoint_minutes must be positive or null, got {minutes!r}")
         check_devices(self.devices)
         check_steps_per_call(self.steps_per_call)
 

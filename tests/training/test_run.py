@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from qjax.training import checkpoint, durable
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.journal import Journal
 from qjax.training.lock import locked
+from qjax.training.loop import PhaseLoop
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs
@@ -99,6 +102,51 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
     events.Reload()
     steps = [event.step for event in events.Scalars("loss")]
     assert steps == [line["step"] for line in read_metrics(folder)] == [4, 8, 12, 16, 20]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "step"),
+    [
+        (Run, "_save_within", 2, 2),  # in the middle of an epoch
+        (Run, "_save_within", 12, 12),  # after its last step, before it is evaluated
+        (Run, "_save_within", 18, 18),  # in the last phase, which has a teacher
+        (PhaseLoop, "test_accuracy", 4, 16),  # in evaluation
+    ],
+)
+def test_a_run_that_is_told_to_end_saves_first(
+    owner, name, call, step, tmp_path, whole, monkeypatch, capsys
+):
+    original, calls, folder = getattr(owner, name), [], tmp_path / "run"
+
+    def telling(*arguments):
+        calls.append(None)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(owner, name, telling)
+        Run(complete(), folder, PROGRAMS)()
+    assert ended.value.code == 143
+    assert f"step {step}; repeat the command to go on, or run" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    newest = checkpoint.checkpoints(folder / CHECKPOINTS)[-1]
+    assert newest.name == f"step_{step:010d}"
+    Run(complete(), folder, PROGRAMS)(resume=True)
+    assert_same_run(folder, whole)
+
+
+def test_long_epochs_have_checkpoints_within(tmp_path, whole, monkeypatch):
+    run, folder = complete(), tmp_path / "run"
+    always = dataclasses.replace(run.settings, checkpoint_minutes=1e-9)
+    run = dataclasses.replace(run, settings=always)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt(patch, checkpoint, "save", 7, after=True)
+        Run(run, folder, PROGRAMS)()
+    newest = checkpoint.checkpoints(folder / CHECKPOINTS)[-1]
+    assert newest.name == "step_0000000006", "one a step, and one an epoch"
+    Run(complete(), folder, PROGRAMS)(resume=True)
+    assert_same_run(folder, whole)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, whole, monkeypatch):
