@@ -198,11 +198,7 @@ def load(
         FileNotFoundError: a folder that is missing.
         ImportError: Grain, which reads ahead, is not installed.
     """
-    if find_spec("grain") is None:
-        raise ImportError(
-            "data=imagefolder reads its images with grain, which is not installed; install it with "
-            "pip install -e '.[imagenet]'"
-        )
+    _require_grain()
     if root is None:
         raise ValueError(
             f"data.root must name a folder with train/CLASS/*.jpg and {eval_split}/CLASS/*.jpg, "
@@ -232,6 +228,14 @@ def load(
         licence="not known: a folder of the user's own",
         workers=workers,
     )
+
+
+def _require_grain() -> None:
+    if find_spec("grain") is None:
+        raise ImportError(
+            "data=imagefolder reads its images with grain, which is not installed; install it with "
+            "pip install -e '.[imagenet]'"
+        )
 
 
 def class_names(folder: Path) -> list[str]:
