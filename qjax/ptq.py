@@ -2,6 +2,7 @@
 
     python -m qjax.ptq folder=runs/float/... w_bits=4 a_bits=4
     python -m qjax.ptq folder=runs/float/... act=fqn images=1024 recipe=all run.policy=thresholds
+    python -m qjax.ptq folder=runs/float/... target=tflite    # of a run with pixels=centred
 
 `images` training images (64 by default) give the quantizers their ranges. The other words are
 those of `python -m qjax.train`; weights and activations are `minmax` unless said. Data, model and
@@ -28,6 +29,7 @@ from qjax.launchers.errors import plain_errors
 from qjax.record import Record, config_hash
 from qjax.results.summary import summary
 from qjax.surgery import fold_batch_norm, quantize
+from qjax.target import check_words
 from qjax.train import CONF, build, default_folder, plain
 from qjax.training import checkpoint
 from qjax.training.devices import ONE
@@ -71,7 +73,8 @@ def quantized_run(source: Path, images: int, words: Sequence[str]) -> Path:
         The record's folder; one that is finished is left as it is.
 
     Raises:
-        ValueError: the run's network is quantized, or a field is out of range.
+        ValueError: the run's network is quantized, was trained on other pixels than the target
+            takes, or cannot run on it; or a field is out of range.
         FileNotFoundError: the folder holds no run, or no checkpoint.
     """
     begin = time.perf_counter()
@@ -83,14 +86,18 @@ def quantized_run(source: Path, images: int, words: Sequence[str]) -> Path:
             "(+experiment=float)"
         )
     config = configured(stored, images, words)
+    check_words(words, config.get("target", {}).get("name"))
     spec = build(config)
+    _check_pixels(source, floating, spec)
     folder = Path(config.run.folder or default_folder(config, spec))
     if (folder / "result.json").exists():
         print(f"{folder} is finished")
         return folder
-    record = Record.create(folder, spec.config)
     network, accuracy = trained_model(floating, source)
     model = calibrated(spec, network, images)
+    if spec.target is not None:
+        spec.target.check(model, spec.pixels, spec.data.shape)
+    record = Record.create(folder, spec.config)
     _keep(folder, model, accuracy)
     outcome = evaluate(spec, model, accuracy)
     record.write_layers(outcome.layers)
@@ -122,6 +129,22 @@ def configured(stored: DictConfig, images: int, words: Sequence[str]) -> DictCon
         config[name] = stored[name]
     config.ptq = {"source": config_hash(plain(stored)), "images": images}
     return config
+
+
+def _check_pixels(source: Path, floating: RunSpec, spec: RunSpec) -> None:
+    """Raise where the quantized network would see the bytes scaled otherwise than in training."""
+    if floating.pixels == spec.pixels:
+        return
+    named = spec.target.name if spec.target is not None else "none"
+    scaling = getattr(spec.target and spec.target.pixels, "__name__", None)
+    remedy = (
+        f"train the float run with pixels={scaling}" if scaling else "name the target of that run"
+    )
+    raise ValueError(
+        f"folder: {source} was trained on pixels with mean {floating.pixels.mean} and std "
+        f"{floating.pixels.std}, but target={named} has mean {spec.pixels.mean} and std "
+        f"{spec.pixels.std}; {remedy}"
+    )
 
 
 def calibrated(spec: RunSpec, network: nnx.Module, images: int) -> nnx.Module:

@@ -47,11 +47,14 @@ __all__ = [
 NOT_HASHED = (
     "hydra",
     "data.root",
+    "data.workers",
     "run.folder",
     "run.repeat",
     "run.resume",
+    "run.eval_batch",
     "run.check_every",
     "run.checkpoint_every",
+    "run.checkpoint_minutes",
     "run.diagnose_every",
     "run.devices",
     "run.distributed",
@@ -60,6 +63,9 @@ NOT_HASHED = (
     "run.progress",
 )
 """Settings that say where, on how much or how loudly a run works, never what it computes."""
+
+HASHED_AS = {"data.workers": 0, "run.eval_batch": 256}
+"""What was part of a run's identity once: hashed as its default, so that earlier hashes hold."""
 
 
 class Record:
@@ -141,7 +147,7 @@ def config_hash(config: Mapping[str, Any], *, with_seeds: bool = True) -> str:
     """Names a resolved configuration by 12 hexadecimal digits, whatever the order of its keys.
 
     Left out is what cannot change a result (folders, logging, progress, checkpoint intervals,
-    Hydra's own settings) and, without seeds, every key called `seed`.
+    batches of evaluation, Hydra's own settings) and, without seeds, every key called `seed`.
     """
     kept = _kept(_plain(config, "config"), "", with_seeds)
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
@@ -212,7 +218,9 @@ def _kept(value: Any, name: str, with_seeds: bool) -> Any:
     kept = {}
     for key, item in value.items():
         full = f"{name}.{key}" if name else str(key)
-        if full not in NOT_HASHED and (with_seeds or key != "seed"):
+        if full in HASHED_AS:
+            kept[key] = HASHED_AS[full]
+        elif full not in NOT_HASHED and (with_seeds or key != "seed"):
             kept[key] = _kept(item, full, with_seeds)
     return kept
 

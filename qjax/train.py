@@ -5,7 +5,7 @@ record.
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from qjax.core.exactness import use_exact_products
 from qjax.core.requantize import policy
 from qjax.launchers.errors import plain_errors
 from qjax.launchers.jobs import carry_out
-from qjax.record import NOT_HASHED, config_hash
+from qjax.record import NOT_HASHED, config_hash, read
 from qjax.results.summary import summary
 from qjax.target import Target, check_words
 from qjax.training.devices import agreed, connect, disconnect, first_process
+from qjax.training.feed import Images
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.planned import Planned, fresh
 from qjax.training.precision import Precision
@@ -31,6 +32,7 @@ from qjax.training.programs import Programs
 from qjax.training.run import trained_model
 from qjax.training.spec import RunSpec, Settings
 from qjax.training.step import StepSettings
+from qjax.training.teacher import check_teacher
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -82,7 +84,7 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         g_bits=config.get("g_bits"),
         norm=instantiate(config.bn) if "bn" in config else target and target.norm,
         target=target,
-        load_teacher=load_teacher,
+        load_teacher=cache(partial(load_teacher, data)),
     )
 
 
@@ -101,11 +103,37 @@ def _data(config: DictConfig, target: Target | None, programs: Programs) -> Any:
     return programs.get(("read", chosen), reading)
 
 
-def load_teacher(folder: str) -> nnx.Module:
-    """The trained network of a run folder, as its configuration built it."""
+def load_teacher(data: Images, folder: str) -> nnx.Module:
+    """The trained network of a run folder, as its configuration built it.
+
+    Raises:
+        ValueError: it was trained on other images than `data`.
+    """
     from qjax.evaluate import stored_config  # which imports this module
 
-    return trained_model(build(stored_config(Path(folder), [])), Path(folder))[0]
+    spec = build(stored_config(Path(folder), []))
+    check_teacher(folder, spec.data, data)
+    return trained_model(spec, Path(folder))[0]
+
+
+def with_teachers(config: DictConfig) -> DictConfig:
+    """The configuration with the hashes of the finished runs that it names as teachers: another
+    teacher in the same folder makes another run.
+
+    Raises:
+        ValueError: a folder holds no finished run.
+    """
+    folders = [OmegaConf.select(phase, "teacher.folder") for phase in config.procedure.phases]
+    try:
+        hashes = [read(folder).config_hash for folder in folders if folder is not None]
+    except FileNotFoundError as error:
+        raise ValueError(f"Teacher.folder: {error}; name a finished run") from error
+    if not hashes:
+        return config
+    config = config.copy()
+    OmegaConf.set_struct(config, False)
+    config.teachers = hashes
+    return config
 
 
 def _settings(config: DictConfig, target: Target | None) -> Settings:
@@ -118,6 +146,7 @@ def _settings(config: DictConfig, target: Target | None) -> Settings:
         eval_batch=run.eval_batch,
         check_every=run.check_every,
         checkpoint_every=run.checkpoint_every,
+        checkpoint_minutes=run.get("checkpoint_minutes", 30),
         diagnose_every=run.get("diagnose_every", 1),
         devices=run.get("devices", "auto"),
         steps_per_call=run.get("steps_per_call", "auto"),
@@ -196,8 +225,9 @@ def plan(config: DictConfig, programs: Programs | None = None) -> Planned:
     """
     if HydraConfig.initialized():
         check_words(HydraConfig.get().overrides.task, config.get("target", {}).get("name"))
+    config = with_teachers(config)
     if config.run.resume:
-        config = resumed(config)
+        config = with_teachers(resumed(config))
     if config.run.get("distributed"):
         if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
             raise ValueError(

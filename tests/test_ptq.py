@@ -12,6 +12,7 @@ from qjax.train import train
 from tests.configs.compose import TINY, composed
 
 SMALL = ["model.width=4", "weight=minmax", "act=minmax", "w_bits=4", "a_bits=4"]
+SCALINGS = ("standardized", "centred")
 FLOAT = ["+experiment=float", *TINY, "model.width=4", "epochs=2"]
 
 
@@ -67,3 +68,18 @@ def test_a_quantized_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         quantized_run(folder, 8, [])
     with pytest.raises(ValueError, match="w_bitz"):
         quantized_run(train(composed(*FLOAT)), 8, ["w_bitz=4"])
+
+
+def test_a_target_takes_the_pixels_that_the_run_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    standardized, centred = (train(composed(*FLOAT, "epochs=1", f"pixels={p}")) for p in SCALINGS)
+    with pytest.raises(ValueError, match=r"pixels with mean .* with pixels=centred$"):
+        quantized_run(standardized, 8, ["target=tflite"])
+    with pytest.raises(ValueError, match="target=tflite decides what recipe=all asks for"):
+        quantized_run(centred, 8, ["target=tflite", "recipe=all"])
+    with pytest.raises(ValueError, match="target=tflite is integer throughout"):
+        quantized_run(centred, 8, ["target=tflite", "weight=none"])
+    assert not (tmp_path / "runs/ptq").exists()
+    assert read(quantized_run(centred, 8, ["target=tflite"])).target == "tflite"

@@ -113,6 +113,13 @@ def test_the_hash_leaves_out_what_changes_no_number() -> None:
     assert config_hash(base) == config_hash(moved)
 
 
+def test_the_hash_is_the_same_however_images_are_read_and_evaluated() -> None:
+    usual = {"data": {"workers": 0}, "run": {"eval_batch": 256, "policy": "q31_even"}}
+    other = {"data": {"workers": 8}, "run": {"eval_batch": 16, "policy": "q31_even"}}
+    # As it was when both counted: earlier records keep their folders.
+    assert config_hash(usual) == config_hash(other) == "1578a3859b86"
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"data": {"name": "mnist"}}, {"bits": 4.0}])
 def test_the_hash_sees_what_changes_a_number(change: dict[str, Any]) -> None:
     base = {"data": {"name": "digits"}, "seed": 0, "bits": 4}

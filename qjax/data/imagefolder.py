@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,9 @@ def load(
         ValueError: no root; a class without images; splits of different classes; a number out of
             range.
         FileNotFoundError: a folder that is missing.
+        ImportError: Grain, which reads ahead, is not installed.
     """
+    _require_grain()
     if root is None:
         raise ValueError(
             f"data.root must name a folder with train/CLASS/*.jpg and {eval_split}/CLASS/*.jpg, "
@@ -225,6 +228,14 @@ def load(
         licence="not known: a folder of the user's own",
         workers=workers,
     )
+
+
+def _require_grain() -> None:
+    if find_spec("grain") is None:
+        raise ImportError(
+            "data=imagefolder reads its images with grain, which is not installed; install it with "
+            "pip install -e '.[imagenet]'"
+        )
 
 
 def class_names(folder: Path) -> list[str]:

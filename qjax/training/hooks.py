@@ -2,7 +2,7 @@
 
 | hook | when | call |
 |---|---|---|
-| `initialise` | once, at the start of the phase, before the recipe is bound | `(model, key)` |
+| `initialise` | as the run (a phase's own: the phase) starts, before the recipe | `(model, key)` |
 | `start` | then, quantizers bound: masks, first scales | `(model, key)` |
 | `loss` | each step | `(logits, labels) -> term` |
 | `extra` | each step, added to the loss | `(Seen) -> term` |
@@ -134,6 +134,45 @@ class Hooks:
             object.__setattr__(self, name, tuple(value))
         if self.loss is not None and not callable(self.loss):
             raise TypeError(f"Hooks.loss must be a callable or null, got {self.loss!r}")
+
+
+def joined(run: Hooks, own: Hooks, phase: str) -> Hooks:
+    """A run's hooks and a phase's own as one.
+
+    Args:
+        run, own: of which each field is set in one at most.
+        phase: its name, for the message.
+
+    Raises:
+        ValueError: naming a field that both set.
+    """
+    given = {f.name: getattr(own, f.name) for f in dataclasses.fields(own) if getattr(own, f.name)}
+    for name in given:
+        if getattr(run, name):
+            raise ValueError(
+                f"phase {phase!r} and the run's hooks both set {name}, to {given[name]!r} and "
+                f"{getattr(run, name)!r}; leave one out (hooks=none, or another procedure)"
+            )
+    return dataclasses.replace(run, **given)
+
+
+def check_smoothing(usual: Loss, loss: Loss | None, phase: str) -> None:
+    """Raise where a hook's loss would drop the label smoothing that the run asks for.
+
+    Args:
+        usual: the run's own loss.
+        loss: that of the phase's hooks; None for the run's own.
+        phase: its name, for the message.
+
+    Raises:
+        ValueError: naming both.
+    """
+    smoothing = getattr(usual, "smoothing", 0.0)
+    if loss is not None and smoothing and getattr(loss, "smoothing", 0.0) != smoothing:
+        raise ValueError(
+            f"label_smoothing is {smoothing}, but phase {phase!r} has the loss {loss!r}, which "
+            "does not take it; set label_smoothing=0.0, or the same smoothing in that loss"
+        )
 
 
 def run_on(model: nnx.Module, hooks: Sequence[OnModel], seed: int, phase: int, when: int) -> None:

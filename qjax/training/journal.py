@@ -13,7 +13,7 @@ from qjax.training import durable
 from qjax.training.alarms import Alarms
 from qjax.training.diagnostics import Diagnosis
 from qjax.training.events import Events
-from qjax.training.loop import Epoch
+from qjax.training.tally import Epoch
 
 EVENTS = "events"
 RESULTS = ("accuracy/float", "accuracy/simulated", "accuracy/integer")

@@ -18,7 +18,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from qjax.integerize import PixelInput
 from qjax.training.augment import Augment
-from qjax.training.calls import AUTO, check_steps_per_call, gathered, scanned, steps_in_call
+from qjax.training.calls import AUTO, check_steps_per_call, scanned, steps_in_call
 from qjax.training.devices import ONE, Devices
 from qjax.training.diagnostics import first_nonfinite
 from qjax.training.evaluation import Evaluator
@@ -28,31 +28,11 @@ from qjax.training.phases import Phase
 from qjax.training.programs import Programs, untraced
 from qjax.training.state import TrainState, carried, labels, split
 from qjax.training.step import USUAL, Batch, Metrics, StepSettings, make_step
+from qjax.training.tally import Epoch, Tally
 
 
 class NonFiniteError(RuntimeError):
     """Loss, gradients or statistics stopped being finite; the message names step and layer."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to.
-
-    Attributes:
-        index: counted from 0 within the phase.
-        loss: mean over the steps taken, penalties included.
-        train_accuracy: running, over the augmented training batches.
-        test_accuracy: after the epoch, on the held-out split.
-        learning_rate: of the last step.
-        seconds: training and evaluation.
-    """
-
-    index: int
-    loss: float
-    train_accuracy: float
-    test_accuracy: float
-    learning_rate: float
-    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +85,10 @@ class PhaseLoop:
         teacher: whose outputs the hooks see; not changed.
         before: state at the end of the phase that this one continues.
         programs: compiled functions of earlier loops, to share; None to compile its own.
+
+    Attributes:
+        state: where the phase stands.
+        tally: of the epoch that it stands in.
     """
 
     def __init__(
@@ -122,7 +106,7 @@ class PhaseLoop:
                 f"batch_size must be from 1 to {len(data.train_labels)} (the images of "
                 f"{data.name}'s train split), got {settings.batch_size}"
             )
-        self.data, self.phase, self.settings = data, phase, settings
+        self.data, self.phase, self.settings, self.tally = data, phase, settings, Tally()
         self.pixels = PixelInput(data.mean, data.std)
         self.steps_per_epoch = len(data.train_labels) // settings.batch_size
         self.graphs, trainable, rest = split(model, phase.freeze)
@@ -211,14 +195,17 @@ class PhaseLoop:
         Raises:
             NonFiniteError: naming the step and the first layer that is not finite.
         """
-        settings, start = self.settings, self.steps_done // self.steps_per_epoch
-        ends = (settings.epochs_before + epoch for epoch in (start, self.phase.epochs))
-        first, last = (end * self.steps_per_epoch for end in ends)
+        settings = self.settings
+        start = (self.steps_done - self.tally.steps) // self.steps_per_epoch
+        first = int(self.state.step)
+        last = (settings.epochs_before + self.phase.epochs) * self.steps_per_epoch
         # One stream for the phase: reading ahead goes on across the ends of epochs.
         with closing(self.calls(first, last)) as stream:
             for index in range(start, self.phase.epochs):
                 begin = time.perf_counter()
-                loss, correct, rate = self._train_epoch(stream, on_call)
+                self._train_epoch(stream, on_call)
+                loss, correct, rate = self.tally.totals()
+                self.tally = Tally()
                 accuracy = self.test_accuracy()
                 images = self.steps_per_epoch * settings.batch_size
                 seconds = time.perf_counter() - begin
@@ -230,8 +217,12 @@ class PhaseLoop:
         return self.evaluator.accuracy(self.states, images, self.data.test_labels)
 
     def model(self) -> nnx.Module:
-        """The trained model in evaluation mode."""
+        """The trained model in evaluation mode, to evaluate and to convert."""
         return self._merged(self.graphs.evaluate, self.states)
+
+    def trained(self) -> nnx.Module:
+        """The same with the weights themselves, never their average: what training goes on from."""
+        return self._merged(self.graphs.evaluate, (self.state.trainable, self.state.rest))
 
     def teacher(self) -> nnx.Module | None:
         """The teacher, in evaluation mode."""
@@ -254,25 +245,30 @@ class PhaseLoop:
             return self.feed.calls(first, last, self.steps_per_call)
         return self.feed.batches(first, last)
 
-    def _train_epoch(self, stream: Iterator[Batch], on_call) -> tuple[float, float, float]:
-        metrics: list[Metrics] = []
+    def unfinished(self) -> dict[str, Any]:
+        """What the epoch came to so far, to be saved with the state and given to a `Tally`.
+
+        Raises:
+            NonFiniteError: the state is not worth saving.
+        """
+        self._check_finite(self.state.failed)
+        return self.tally.saved()
+
+    def _train_epoch(self, stream: Iterator[Batch], on_call) -> None:
         steps, every = self.steps_per_epoch, self.settings.check_every
-        for begin in range(0, steps, self.steps_per_call):
+        before: Array | None = None
+        for begin in range(self.tally.steps, steps, self.steps_per_call):
             self.state, found = self.call(self.state, next(stream))
-            metrics.append(found)
             end = min(begin + self.steps_per_call, steps)
-            if end // every > begin // every and len(metrics) > 1:
+            self.tally.add(found, end - begin)
+            if end // every > begin // every and before is not None:
                 # At the call before, so that the device has this one to do meanwhile.
-                self._check_finite(metrics[-2]["failed"])
+                self._check_finite(before)
+            before = found["failed"]
             if on_call is not None:
                 loss = found["loss"]
                 on_call(loss[end - begin - 1] if loss.ndim else loss, end - begin)
         self._check_finite(self.state.failed)
-        rows = gathered(metrics, steps)
-        # A step that overflowed under a loss scale was not taken.
-        losses = rows["loss"][rows["taken"]]
-        mean_loss = float(np.mean(losses)) if len(losses) else float("nan")
-        return mean_loss, float(np.sum(rows["correct"])), float(rows["learning_rate"][-1])
 
     def _check_finite(self, noted: Array) -> None:
         failed = int(np.asarray(noted).ravel()[-1])

@@ -47,8 +47,8 @@ class Phase:
         optimizer: built anew for the phase; its schedule spans the phase.
         quantized: whether the model is quantized when the phase starts, once for all later phases.
         rate_scale: multiplier of the optimizer's learning rate (fine-tuning: 0.1).
-        hooks: where a method takes part; None for the run's hooks in a quantized phase and for none
-            in a float one.
+        hooks: where a method takes part, beside the run's hooks in a quantized phase; None for no
+            more than those.
         recipe: another recipe from this phase on; None for the one in force, the run's at first.
         unquantized: "weights", "activations": what a quantized phase leaves in float while the
             running ranges follow it (a delayed start, the first of two stages).

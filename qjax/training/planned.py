@@ -42,12 +42,14 @@ class Planned:
         """Train from the start, or go on where an earlier attempt was stopped; write the record.
 
         Raises:
-            ValueError: a network that its target cannot run; nothing is written then.
+            ValueError: a network that its target cannot run, or a teacher of other images; nothing
+                is written then.
         """
         # Asked before the first process begins the folder.
         resume = agreed(self.begun)
         if not resume:
             self.spec.check_target()
+            self.spec.check_teachers()
         return Run(self.spec, self.folder, self.programs)(resume=resume)
 
 

@@ -32,6 +32,8 @@ from qjax.training.loop import PhaseLoop
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs
 from qjax.training.spec import RunSpec
+from qjax.training.stopping import Stop, stopped
+from qjax.training.tally import Tally
 
 CHECKPOINTS = "checkpoints"
 SAVING_SHARE = 1 / 20
@@ -62,6 +64,7 @@ class Run:
         self.steps_before = 0
         # How long the last checkpoint took, and when it was done.
         self.saving = 0.0, self.began
+        self.stop = Stop()
 
     @property
     def seconds(self) -> float:
@@ -120,12 +123,15 @@ class Run:
                 self._note(loop, codes)
             if index == past.get("phase"):
                 self._restore(loop)
+                loop.tally = Tally(past.get("epoch"))
             if index >= past.get("phase", 0):
                 self._train(loop, phase, index, journal)
             self.steps_before += phase.epochs * loop.steps_per_epoch
-            model, before = loop.model(), loop.state
+            before = loop.state
             # A resumed run finds its float network with the checkpoint, as the teacher.
-            floating = (loop.teacher() or floating) if phase.quantized else model
+            floating = (loop.teacher() or floating) if phase.quantized else loop.model()
+            goes_on = any(later.epochs for later in spec.phases[index + 1 :])
+            model = loop.trained() if goes_on else loop.model()
         return model
 
     def _enter(self, model: nnx.Module, phase: Phase, index: int, behind: bool) -> nnx.Module:
@@ -171,10 +177,15 @@ class Run:
         )
         done = loop.steps_done // loop.steps_per_epoch
         quiet = not self.shows
+
+        def on_call(loss: Array, steps: int) -> None:
+            progress.step(loss, steps=steps)
+            self._save_within(loop, index, journal)
+
         bar = Progress(phase.epochs, loop.steps_per_epoch, phase.name, done, quiet=quiet)
         sample, labels = self.spec.sample(), self.spec.sample_labels()
-        with bar as progress:
-            for epoch in loop.epochs(lambda loss, steps: progress.step(loss, steps=steps)):
+        with bar as progress, self.stop:
+            for epoch in loop.epochs(on_call):
                 step = self.steps_before + loop.steps_done
                 last = epoch.index + 1 == phase.epochs
                 found = None
@@ -189,8 +200,9 @@ class Run:
                     progress.message(f"alarm  {text}")
                 if not phase.quantized:
                     self.float_accuracy = epoch.test_accuracy
-                if last or self._due("checkpoint_every", epoch.index):
-                    self._save(loop, index, step, journal)
+                told = self.stop.told()
+                if told or last or self._due("checkpoint_every", epoch.index):
+                    self._save(loop, index, step, journal, told)
         if phase.epochs == 0:
             self._save(loop, index, self.steps_before, journal)
 
@@ -202,8 +214,18 @@ class Run:
         took, ended = self.saving
         return took <= SAVING_SHARE * (time.perf_counter() - ended)
 
-    def _save(self, loop: PhaseLoop, index: int, step: int, journal: Journal) -> None:
+    def _save_within(self, loop: PhaseLoop, index: int, journal: Journal) -> None:
+        """Save in the middle of an epoch, where the last checkpoint is old or the run must end."""
+        told, minutes = self.stop.told(), self.spec.settings.checkpoint_minutes
+        old = minutes is not None and time.perf_counter() - self.saving[1] >= 60 * minutes
+        if told or old:
+            step, epoch = self.steps_before + loop.steps_done, loop.unfinished()
+            self._save(loop, index, step, journal, told, epoch=epoch)
+
+    def _save(self, loop: PhaseLoop, index: int, step: int, journal: Journal, told=False, **more):
+        """Write a checkpoint; then end the process if it was told to."""
         metadata = {
+            **more,
             "phase": index,
             "steps": step,
             "float_accuracy": self.float_accuracy,
@@ -214,6 +236,8 @@ class Run:
         checkpoint.save(self.folder / CHECKPOINTS, step, loop.state, metadata)
         end = time.perf_counter()
         self.saving = end - begin, end
+        if told:
+            raise stopped(self.source, step)
 
     def _finish(self, model: nnx.Module, journal: Journal) -> RunRecord:
         spec = self.spec

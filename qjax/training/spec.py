@@ -19,7 +19,7 @@ from qjax.target import Target
 from qjax.training.calls import AUTO, check_steps_per_call
 from qjax.training.devices import check_devices
 from qjax.training.feed import Images
-from qjax.training.hooks import Hooks, run_on
+from qjax.training.hooks import Hooks, check_smoothing, joined, run_on
 from qjax.training.loop import LoopSettings
 from qjax.training.phases import Phase, chain, check_phases
 from qjax.training.step import USUAL, StepSettings
@@ -39,6 +39,7 @@ class Settings:
         check_every: steps between looks for NaN.
         checkpoint_every: epochs between checkpoints, or "auto": as many as keep saving below a
             twentieth of the time.
+        checkpoint_minutes: after which a checkpoint is written within an epoch too; None for never.
         diagnose_every: epochs between diagnoses of the quantizers.
         devices: how many share each batch, see `qjax.training.devices.find_devices`.
         steps_per_call: most training steps in one call of a compiled program, or "auto".
@@ -53,6 +54,7 @@ class Settings:
     eval_batch: int = 256
     check_every: int = 50
     checkpoint_every: int | str = 1
+    checkpoint_minutes: float | None = 30
     diagnose_every: int = 1
     devices: int | str = AUTO
     steps_per_call: int | str = AUTO
@@ -70,6 +72,9 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 allowed = "auto or a whole number" if auto else "a whole number"
                 raise ValueError(f"{name} must be {allowed} of at least 1, got {value!r}")
+        minutes = self.checkpoint_minutes
+        if minutes is not None and (isinstance(minutes, bool | str) or not minutes > 0):
+            raise ValueError(f"checkpoint_minutes must be positive or null, got {minutes!r}")
         check_devices(self.devices)
         check_steps_per_call(self.steps_per_call)
 
@@ -87,7 +92,8 @@ class RunSpec:
         phases: what is trained.
         settings: how.
         config: the resolved configuration, plain values.
-        hooks: the method's part in every quantized phase that brings no hooks of its own.
+        hooks: the method's part in every quantized phase, beside what the phase brings itself;
+            their `initialise` opens the run, whatever its first phase.
         e_bits, g_bits: of errors and weight gradients, for the record; None in float.
         norm: how batch normalization meets the weight quantizers from the first quantized phase on,
             a class of `qjax.layers.norm`; None for separate.
@@ -114,6 +120,8 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         check_phases(self.phases)
+        for index, phase in enumerate(self.phases):
+            check_smoothing(self.settings.step.loss, self.hooks_of(index).loss, phase.name)
         if self.norm is FoldedFrozen and self.phases[0].quantized:
             raise ValueError(
                 "bn=folded_frozen holds running statistics that a float phase has trained, but the "
@@ -162,12 +170,23 @@ class RunSpec:
             model = self.quantized(self.make_model())
             self.target.check(model, self.pixels, self.data.shape)
 
+    def check_teachers(self) -> None:
+        """Raise, before any step, what would stop a later phase at its teacher.
+
+        Raises:
+            ValueError: see `teacher`.
+        """
+        for index, phase in enumerate(self.phases):
+            if phase.teacher is not None and phase.teacher.folder is not None:
+                self.teacher(index, None)
+
     def hooks_of(self, index: int) -> Hooks:
         """The hooks of a phase."""
         phase = self.phases[index]
-        if phase.hooks is not None:
-            return phase.hooks
-        return self.hooks if phase.quantized else Hooks()
+        # A later phase starts from what was trained before it.
+        first = self.hooks.initialise if index == 0 else ()
+        run = dataclasses.replace(self.hooks if phase.quantized else Hooks(), initialise=first)
+        return run if phase.hooks is None else joined(run, phase.hooks, phase.name)
 
     def enter(self, model: nnx.Module, index: int) -> nnx.Module:
         """The model as a phase wants it: initialised, quantized at the first quantized phase or
@@ -209,7 +228,7 @@ class RunSpec:
             floating: the network as the last float phase left it.
 
         Raises:
-            ValueError: a folder is named, but no way to read it.
+            ValueError: a folder is named, but no way to read it, or its network knows other images.
         """
         phase = self.phases[index]
         if phase.teacher is not None and phase.teacher.folder is not None:

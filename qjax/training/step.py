@@ -58,6 +58,8 @@ class StepSettings:
         loss: where the hooks bring none.
         precision: arithmetic of the forward and the backward pass.
         average_decay: of the moving average of what is trained, in (0, 1); None for no average.
+            Step t (from 0) takes min(average_decay, (1 + t) / (10 + t)), as TensorFlow's
+            num_updates, or a short training would keep most of its initial weights.
         total_steps: for hooks and quantizers that anneal.
     """
 
@@ -132,7 +134,7 @@ def make_step(
             rest=rest,
             opt=opt,
             step=state.step + 1,
-            average=_average(state.average, trainable, settings.average_decay),
+            average=_average(state.average, trainable, settings.average_decay, state.step),
         )
         rate = opt.learning_rate  # pyright: ignore[reportAttributeAccessIssue] - see `Optimizer`
         new, taken = _guard(state, new, value)
@@ -197,10 +199,11 @@ def _changed(tree: Any, hooks: Sequence[Change], update: Update) -> Any:
     return tree
 
 
-def _average(average: Any, trainable: Any, decay: float | None) -> Any:
+def _average(average: Any, trainable: Any, decay: float | None, step: Int[Array, ""]) -> Any:
     if decay is None:
         return None
-    return jax.tree.map(lambda a, w: a + (1 - decay) * (w - a), average, trainable)
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, w: a + rate * (w - a), average, trainable)
 
 
 def _guard(old: TrainState, new: TrainState, loss: Array) -> tuple[TrainState, Array]:

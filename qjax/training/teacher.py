@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qjax.training import checks
+from qjax.training.feed import Images
 from qjax.training.hooks import Seen
 
 
@@ -25,11 +26,31 @@ class Teacher:
     """Where a phase's teacher comes from.
 
     Attributes:
-        folder: a finished run of the same data; None for this run's network as its last float phase
-            left it.
+        folder: a finished run of the same data and pixels; None for this run's network as its last
+            float phase left it.
     """
 
     folder: str | None = None
+
+
+def check_teacher(folder: str, theirs: Images, ours: Images) -> None:
+    """Raise unless a teacher understands the images that its student sees.
+
+    Args:
+        folder: of the teacher's run, for the message.
+        theirs, ours: data that the teacher was trained on, and the student's.
+
+    Raises:
+        ValueError: naming what differs, with both values.
+    """
+    for name in ("name", "shape", "classes", "mean", "std"):
+        known, seen = getattr(theirs, name), getattr(ours, name)
+        if known != seen:
+            what = "pixels" if name in ("mean", "std") else "data"
+            raise ValueError(
+                f"the teacher in {folder} was trained on {what} with {name} {known!r}, but this "
+                f"run has {seen!r}; train a teacher with this run's {what}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Image folders: what is listed, in which order it comes, how it is cut, what is refused."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,6 +13,7 @@ from PIL import Image
 from qjax.data.batches import epoch_order
 from qjax.data.imagefolder import ChannelStatistics, ImageFolder, load
 from qjax.data.pipeline import Crops, TrainReader, open_image
+from qjax.launchers.errors import plain_errors
 from tests.data.photos import NAMES, made_up, photographs
 
 SMALL = Crops(size=16, resize=18)
@@ -24,6 +27,18 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(root: Path) -> ImageFolder:
     return load(str(root), crops=SMALL)
+
+
+def test_a_missing_extra_is_said_before_any_file_is_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(ImportError, match="grain, which is not installed"):
+        load("nowhere")
+    with pytest.raises(SystemExit), plain_errors():
+        instantiate({"_target_": "qjax.data.imagefolder.load", "root": "nowhere"})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "install it with pip install -e '.[imagenet]'" in line
 
 
 def test_classes_are_numbered_by_name_and_hidden_files_left_out(root: Path) -> None:

@@ -47,6 +47,7 @@ def test_every_so_many_epochs(tmp_path):
     ("fields", "message"),
     [
         ({"checkpoint_every": "often"}, "checkpoint_every must be auto or a whole number of at"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes must be positive or null, got 0"),
         ({"diagnose_every": 0}, "diagnose_every must be a whole number of at least 1, got 0"),
     ],
 )

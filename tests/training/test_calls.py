@@ -1,9 +1,11 @@
 """Many steps in one call give what single steps give, to the last bit."""
 
 import dataclasses
+import json
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from qjax.training.programs import Programs
 from qjax.training.run import Run
 from qjax.training.spec import RunSpec
 from qjax.training.step import StepSettings
+from qjax.training.tally import Tally
 from tests.training.folders import assert_same_bits
 from tests.training.noisy import StochasticWeight
 from tests.training.small import DATA, Recipe, Rule, loop, rules, spec
@@ -81,6 +84,23 @@ def test_calls_of_many_steps_train_as_single_steps():
     assert many.state.scale is not None and many.state.scale.value < 2.0**19
     assert [steps for _, steps in told] == [4, 3, 4, 3]
     assert many.steps_done == 14
+
+
+def test_calls_go_on_in_the_middle_of_an_epoch():
+    whole = loop(run_in_calls(4))
+    kept: list[tuple[Any, str]] = []
+
+    def look(*_: Any) -> None:
+        if whole.steps_done == 11:
+            kept.append((jax.tree.map(jnp.copy, whole.state), json.dumps(whole.unfinished())))
+
+    last = [dataclasses.replace(epoch, seconds=0.0) for epoch in whole.epochs(look)][-1]
+    for most in (4, 1):
+        resumed = loop(run_in_calls(most))
+        ((state, saved),) = kept
+        resumed.state, resumed.tally = jax.tree.map(jnp.copy, state), Tally(json.loads(saved))
+        assert trained(resumed) == [last]
+        assert_same_bits(resumed.state, whole.state)
 
 
 def test_a_failure_within_a_call_stops_where_single_steps_stop():

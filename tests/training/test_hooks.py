@@ -15,6 +15,7 @@ from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
 from qjax.training.schedules import Constant
+from qjax.training.step import StepSettings
 from tests.training.small import Tiny, loop, spec, steps
 
 RATE = 0.1
@@ -67,6 +68,28 @@ def test_initial_weights_come_before_quantizers_see_them():
     assert jnp.array_equal(kernel, again.state.trainable["conv"]["kernel"][...])
     other = loop(spec(phase(Hooks(initialise=[UniformWeights(0.5)])), seed=1))
     assert not jnp.array_equal(kernel, other.state.trainable["conv"]["kernel"][...])
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+def test_the_initial_weights_of_a_run_are_drawn_at_its_start_alone(quantized):
+    # Drawn again, they would wipe what the phases before have trained.
+    run = spec(
+        Phase("first", 1, Sgd(0.1), quantized=quantized),
+        Phase("second", 1, Sgd(0.1)),
+        Phase("third", 1, Sgd(0.1)),
+        hooks=Hooks(initialise=(UniformWeights(0.5),)),
+    )
+    kernels = [Tiny().conv.kernel[...]]
+    model = run.make_model()
+    for index in range(3):
+        model = run.enter(model, index)
+        kernels.append(model.conv.kernel[...])  # pyright: ignore[reportAttributeAccessIssue]
+    assert not np.array_equal(kernels[0], kernels[1])
+    np.testing.assert_array_equal(kernels[2], kernels[1])
+    np.testing.assert_array_equal(kernels[3], kernels[1])
+    again = spec(phase(Hooks()), phase(Hooks(initialise=[UniformWeights(0.5)])))
+    drawn = again.enter(model, 1).conv.kernel[...]  # pyright: ignore[reportAttributeAccessIssue]
+    assert not np.array_equal(drawn, kernels[3]), "a phase's own are the phase's"
 
 
 def test_the_start_of_a_phase_sees_bound_quantizers():
@@ -162,15 +185,37 @@ def test_hooks_are_values_of_yaml():
     assert hooks == Hooks(loss=CrossEntropy(0.1), project=(ClipWeights(0.5),))
 
 
-def test_the_hooks_of_the_run_serve_quantized_phases_without_their_own():
-    mine, theirs = Hooks(project=(ClipWeights(0.5),)), Hooks(project=(ClipWeights(0.1),))
+def test_quantized_phases_have_the_hooks_of_the_run_beside_their_own():
+    mine, theirs = Hooks(project=(ClipWeights(0.5),)), Hooks(loss=CrossEntropy(weight=0.5))
     phases = (
-        Phase("float", 1, Sgd(0.1), quantized=False),
+        Phase("float", 1, Sgd(0.1), quantized=False, hooks=theirs),
         Phase("quantized", 1, Sgd(0.1)),
         Phase("own", 1, Sgd(0.1), hooks=theirs),
     )
     run = spec(*phases, hooks=mine)
-    assert [run.hooks_of(i) for i in range(3)] == [Hooks(), mine, theirs]
+    both = Hooks(project=mine.project, loss=theirs.loss)
+    assert [run.hooks_of(i) for i in range(3)] == [theirs, mine, both]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("project", (ClipWeights(0.1),)), ("loss", CrossEntropy())]
+)
+def test_a_run_and_its_phase_cannot_set_the_same_hook(field, value):
+    hooks = Hooks(**{field: value})
+    with pytest.raises(ValueError, match=f"'quantized' and the run's hooks both set {field}"):
+        spec(phase(hooks), hooks=hooks)
+    floating = Phase("float", 1, Sgd(0.1), quantized=False, hooks=hooks)
+    spec(floating, Phase("quantized", 1, Sgd(0.1)), hooks=hooks)
+
+
+def test_label_smoothing_is_not_lost_behind_the_loss_of_a_hook():
+    smooth = dataclasses.replace(
+        spec().settings, step=StepSettings(loss=CrossEntropy(smoothing=0.1))
+    )
+    with pytest.raises(ValueError, match=r"label_smoothing is 0\.1, but phase 'quantized' has"):
+        spec(phase(Hooks(loss=CrossEntropy(weight=0.5))), settings=smooth)
+    spec(phase(Hooks(loss=CrossEntropy(0.1, weight=0.5))), settings=smooth)
+    spec(phase(Hooks()), settings=smooth)
 
 
 @pytest.mark.parametrize("field", ["initialise", "start", "extra", "gradients", "project"])

@@ -1,12 +1,13 @@
 """`run.resume` and the settings of procedures and normalization, as the command line has them."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from qjax.layers.norm import FoldedCorrected, FoldedFrozen
-from qjax.record import read
-from qjax.train import build, train
+from qjax.record import config_hash, read
+from qjax.train import build, plan, train
 from qjax.training import checkpoint
 from qjax.training.run import Run
 from tests.configs.compose import TINY, composed
@@ -50,6 +51,38 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
 def test_procedures_make_runs(procedure):
     phases = build(composed(*WORDS, f"procedure={procedure}")).phases
     assert phases[-1].quantized and not phases[-1].unquantized
+
+
+def test_a_procedure_cannot_replace_what_a_method_trains_with():
+    words = ["+experiment=wage_2888", *TINY, "run.tensorboard=false"]
+    with pytest.raises(ValueError, match="'quantized' and the run's hooks both set loss"):
+        build(composed(*words, "procedure=distill"))
+    with pytest.raises(ValueError, match="label_smoothing is 0.1"):
+        build(composed(*words, "label_smoothing=0.1"))
+
+
+def test_a_teacher_is_a_finished_run_of_the_same_images(tmp_path):
+    teacher = tmp_path / "teacher"
+    train(composed("+experiment=float", *WORDS[1:], f"run.folder={teacher}"))
+    words = [*WORDS, "procedure=distill", f"procedure.teacher={teacher}"]
+    planned = plan(composed(*words))
+    planned.spec.check_teachers()
+    for word, message in (
+        ("pixels=centred", r"pixels with mean .* this run has .*; train a teacher"),
+        ("data.height=10", r"shape \(8, 8, 1\), but this run has \(10, 8, 1\)"),
+        ("data.classes=4", "classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan(composed(*words, word, f"run.folder={tmp_path / 'student'}")).carry_out()
+    assert not (tmp_path / "student").exists()
+    outcome = json.loads((teacher / "result.json").read_text())
+    (teacher / "result.json").write_text(json.dumps(outcome | {"config_hash": "0" * 12}))
+    other = plan(composed(*words))
+    assert config_hash(other.spec.config) != config_hash(planned.spec.config)
+    assert other.folder != planned.folder
+    (teacher / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"Teacher.folder: .*the run has not finished"):
+        plan(composed(*words))
 
 
 def test_normalization_is_a_choice():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from qjax.training import checkpoint, durable
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.journal import Journal
 from qjax.training.lock import locked
+from qjax.training.loop import PhaseLoop
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs
@@ -32,6 +35,7 @@ PHASES = (
     Phase("waiting", 1, Sgd(0.1), unquantized=["activations"]),
     Phase("quantized", 2, Sgd(0.1), continues=True, teacher=Teacher(), hooks=TAUGHT),
 )
+FLOAT = Phase("float", 1, Sgd(0.1), quantized=False)
 RECIPE = Recipe((Rule("conv", weight=StochasticWeight()), *rules()))
 PROGRAMS = Programs()
 
@@ -100,6 +104,51 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
     assert steps == [line["step"] for line in read_metrics(folder)] == [4, 8, 12, 16, 20]
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "step"),
+    [
+        (Run, "_save_within", 2, 2),  # in the middle of an epoch
+        (Run, "_save_within", 12, 12),  # after its last step, before it is evaluated
+        (Run, "_save_within", 18, 18),  # in the last phase, which has a teacher
+        (PhaseLoop, "test_accuracy", 4, 16),  # in evaluation
+    ],
+)
+def test_a_run_that_is_told_to_end_saves_first(
+    owner, name, call, step, tmp_path, whole, monkeypatch, capsys
+):
+    original, calls, folder = getattr(owner, name), [], tmp_path / "run"
+
+    def telling(*arguments):
+        calls.append(None)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(owner, name, telling)
+        Run(complete(), folder, PROGRAMS)()
+    assert ended.value.code == 143
+    assert f"step {step}; repeat the command to go on, or run" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    newest = checkpoint.checkpoints(folder / CHECKPOINTS)[-1]
+    assert newest.name == f"step_{step:010d}"
+    Run(complete(), folder, PROGRAMS)(resume=True)
+    assert_same_run(folder, whole)
+
+
+def test_long_epochs_have_checkpoints_within(tmp_path, whole, monkeypatch):
+    run, folder = complete(), tmp_path / "run"
+    always = dataclasses.replace(run.settings, checkpoint_minutes=1e-9)
+    run = dataclasses.replace(run, settings=always)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt(patch, checkpoint, "save", 7, after=True)
+        Run(run, folder, PROGRAMS)()
+    newest = checkpoint.checkpoints(folder / CHECKPOINTS)[-1]
+    assert newest.name == "step_0000000006", "one a step, and one an epoch"
+    Run(complete(), folder, PROGRAMS)(resume=True)
+    assert_same_run(folder, whole)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, whole, monkeypatch):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -146,6 +195,36 @@ def test_the_trained_model_is_read_back_with_its_average(whole):
         assert accuracy == read(whole).accuracy["float"]
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         trained_model(complete(), whole / "nowhere")
+
+
+def test_training_does_not_follow_the_average_that_is_evaluated(tmp_path, monkeypatch):
+    kept = dataclasses.replace(spec().settings.step, average_decay=0.9)
+    phases = (FLOAT, Phase("quantized", 1, Sgd(0.1)))
+    final = []
+    for averaged in (False, True):
+        settings = dataclasses.replace(spec().settings, step=kept, averaged=averaged)
+        run, folder = spec(*phases, settings=settings), tmp_path / str(averaged)
+        Run(run, folder, PROGRAMS)()
+        final.append(checkpoint.load_arrays(checkpoint.checkpoints(folder / CHECKPOINTS)[-1]))
+    for name, array in final[0].items():
+        np.testing.assert_array_equal(array, final[1][name], name)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt(patch, checkpoint, "save", 1, after=True)
+        Run(run, tmp_path / "again", PROGRAMS)()
+    Run(run, tmp_path / "again", PROGRAMS)(resume=True)
+    assert_same_run(tmp_path / "again", folder)
+
+
+def test_an_average_is_what_is_quantized_where_no_training_follows(tmp_path):
+    kept = dataclasses.replace(spec().settings.step, average_decay=0.9)
+    settings = dataclasses.replace(spec().settings, step=kept, averaged=True)
+    found = []
+    for name, more in (("float", ()), ("ptq", (Phase("quantized", 0, Sgd(0.1)),))):
+        Run(spec(FLOAT, *more, settings=settings), tmp_path / name, PROGRAMS)()
+        found.append(checkpoint.load_arrays(*checkpoint.checkpoints(tmp_path / name / CHECKPOINTS)))
+    average = found[0]["average/conv/kernel/value"]
+    np.testing.assert_array_equal(found[1]["trainable/conv/kernel/value"], average)
+    assert not np.array_equal(found[0]["trainable/conv/kernel/value"], average)
 
 
 def test_alarms_are_printed_written_and_kept(tmp_path, capsys):

@@ -137,9 +137,11 @@ def test_the_average_follows_the_weights_and_is_evaluated_on_request():
     settings = StepSettings(average_decay=0.75)
     made = loop(run_with(settings, averaged=True))
     average = jnp.copy(made.state.trainable["conv"]["kernel"][...])
-    for state in steps(made, 2):
+    made.state = dataclasses.replace(made.state, step=jnp.int32(25))
+    # While it is young, less of what it was is kept: 26/35, then 0.75 rather than 27/36 or more.
+    for decay, state in zip((26 / 35, 0.75), steps(made, 2), strict=True):
         kernel = state.trainable["conv"]["kernel"][...]
-        average = average + 0.25 * (kernel - average)
+        average = average + (1 - decay) * (kernel - average)
         np.testing.assert_allclose(state.average["conv"]["kernel"][...], average, rtol=1e-5)
     model: Any = made.model()
     np.testing.assert_array_equal(
