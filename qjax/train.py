@@ -64,6 +64,7 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
     }
     recipe = instantiate(config.recipe, _convert_="all")
     recipe = recipe if target is None else target.placing(recipe)
+    norm = instantiate(config.bn) if "bn" in config else None
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
     hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
     return RunSpec(
@@ -80,7 +81,7 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         hooks=hooks,
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
-        norm=instantiate(config.bn) if "bn" in config else target and target.norm,
+        norm=norm if target is None else target.batch_norm(norm),
         target=target,
         load_teacher=load_teacher,
     )
