@@ -46,6 +46,7 @@ __all__ = [
 
 NOT_HASHED = (
     "hydra",
+    "choices",
     "data.root",
     "run.folder",
     "run.repeat",
@@ -59,7 +60,8 @@ NOT_HASHED = (
     "run.tensorboard",
     "run.progress",
 )
-"""Settings that say where, on how much or how loudly a run works, never what it computes."""
+"""Settings that say where, on how much or how loudly a run works, never what it computes; names of
+what other keys hold."""
 
 
 class Record:

@@ -61,6 +61,7 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         "data": _data_name(config, data.name),
         "model": _model_name(config),
         "target": "none" if target is None else target.name,
+        **config.get("choices", {}),
     }
     recipe = instantiate(config.recipe, _convert_="all")
     recipe = recipe if target is None else target.placing(recipe)
