@@ -101,6 +101,21 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     return [_parsed(line, path) for line in lines if line.endswith(b"\n")]
 
 
+def read_histograms(folder: str | Path) -> dict[str, Any]:
+    """Reads `histograms.json`: `step`, and in `quantizers`, by place, `values` and `codes`.
+
+    Each has `counts` from `low` to `high`: of values in bins of equal width, of codes one a code.
+
+    Raises:
+        FileNotFoundError: nothing was diagnosed.
+        ValueError: it is broken.
+    """
+    path = Path(folder) / "histograms.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a quantized phase writes it")
+    return _parsed(path.read_bytes(), path)
+
+
 def check(raw: Any, path: Path) -> RunRecord:
     """Makes a record of the parsed `raw`; `path` is only named in errors.
 
