@@ -1,7 +1,8 @@
 """Write a page for each method: its module's and classes' docstrings, and the curves of its code.
 
 `python docs/build.py` writes `docs/methods/NAME.md` for every file of `qjax/methods`, and
-`NAME.png` for those that `conf/weight` or `conf/act` offer. Nothing on a page is written by hand:
+`NAME.png` for those that `conf/weight`, `conf/act` or `conf/error` offer, or a target puts around
+other quantizers. Nothing on a page is written by hand:
 change the docstring and run it again. `--text` leaves the pictures as they are.
 """
 
@@ -10,13 +11,21 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "qjax" / "methods"
 PAGES = ROOT / "docs" / "methods"
-KINDS: dict[str, Literal["weight", "activation"]] = {"weight": "weight", "act": "activation"}
+KINDS: dict[str, Literal["weight", "activation", "error"]] = {
+    "weight": "weight",
+    "act": "activation",
+    "error": "error",
+}
+INNER = "minmax"
+"""What a quantizer that a target puts around others is drawn with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +43,7 @@ def method_files() -> list[Path]:
 
 
 def choices(method: Path) -> list[Choice]:
-    """The files of `conf/weight` and `conf/act` whose `_target_` lies in a method's file."""
+    """The files of the groups in `KINDS` whose `_target_` lies in a method's file."""
     prefix = f"_target_: qjax.methods.{method.stem}."
     return [
         Choice(group, path.stem, path)
@@ -44,14 +53,21 @@ def choices(method: Path) -> list[Choice]:
     ]
 
 
+def targets(method: Path) -> list[str]:
+    """The targets that put a method's quantizer around others."""
+    around = re.compile(rf"_target_: qjax\.methods\.{method.stem}\.\w+\n +of: \${{weight}}")
+    files = sorted((ROOT / "conf" / "target").glob("*.yaml"))
+    return [path.stem for path in files if around.search(path.read_text(encoding="utf-8"))]
+
+
 def page(method: Path) -> str:
     """The Markdown of a method's page, from its source alone: nothing is imported."""
     tree = ast.parse(method.read_text(encoding="utf-8"))
-    offered = choices(method)
+    offered = [f"`{choice.group}={choice.name}`" for choice in choices(method)]
+    offered += [f"`target={name}`" for name in targets(method)]
     parts = [f"# {method.stem}", _fenced(ast.get_docstring(tree) or "")]
     if offered:
-        names = ", ".join(f"`{choice.group}={choice.name}`" for choice in offered)
-        parts += [f"Chosen by {names}.", f"![values and gradients]({method.stem}.png)"]
+        parts += [f"Chosen by {', '.join(offered)}.", f"![values and gradients]({method.stem}.png)"]
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             parts += [f"## {node.name}", _fenced(ast.get_docstring(node) or "")]
@@ -73,37 +89,49 @@ def picture(method: Path, target: Path) -> None:
 
     from qjax.plots import axis_of, curve, draw
 
-    offered = choices(method)
+    offered = list(_offered(method))
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's own style file must not change the bytes
         figure = Figure(figsize=(8, 2.4 * len(offered)), dpi=70, layout="constrained")
         FigureCanvasAgg(figure)
         rows = figure.subplots(len(offered), 2, squeeze=False)
-        for choice, (forward, backward) in zip(offered, rows, strict=True):
-            quantizer = _built(choice)
-            kind = KINDS[choice.group]
+        for (title, group, quantizer), (forward, backward) in zip(offered, rows, strict=True):
+            kind = KINDS[group]
             # PACT's first clip is 6: an axis that reaches it shows the clip.
             reach = 1.25 * getattr(quantizer, "alpha_init", 0.8)
             draw(curve(quantizer, kind, axis_of(kind, reach)), forward, backward)
-            title = f"{choice.group}={choice.name}, {quantizer.bits} bits"
             forward.set_title(title, fontsize="small")
             backward.set_title("gradient", fontsize="small")
         figure.savefig(target, metadata={"Software": None})
 
 
-def _built(choice: Choice):
-    """The quantizer at 3 bits, or at the next width that its class takes."""
+def _offered(method: Path) -> Iterator[tuple[str, str, Any]]:
+    """(title, group, quantizer) of everything that is drawn."""
+    for choice in choices(method):
+        quantizer = _built(choice.path, "")
+        yield f"{choice.group}={choice.name}, {quantizer.bits} bits", choice.group, quantizer
+    for name in targets(method):
+        for group in ("weight", "act"):
+            quantizer = _built(ROOT / "conf" / "target" / f"{name}.yaml", f".recipe.{group}")
+            inner = f"{group}={INNER}, {quantizer.of.bits} bits"
+            yield f"target={name} around {inner}", group, quantizer
+
+
+def _built(path: Path, part: str) -> Any:
+    """The quantizer of a file, or of a part of it, at 3 bits or the next width that it takes."""
     import hydra
     from hydra.errors import InstantiationException
     from omegaconf import OmegaConf
 
+    inner = {g: OmegaConf.load(ROOT / "conf" / g / f"{INNER}.yaml") for g in ("weight", "act")}
     for bits in (3, 2, 4):
-        values = {"w_bits": bits, "a_bits": bits, "it": OmegaConf.load(choice.path)}
+        widths = dict.fromkeys(("w_bits", "a_bits", "e_bits", "g_bits"), bits)
+        config = OmegaConf.create({**widths, **inner, "it": OmegaConf.load(path)})
         try:
-            return hydra.utils.instantiate(OmegaConf.create(values).it, _convert_="all")
+            return hydra.utils.instantiate(OmegaConf.select(config, f"it{part}"), _convert_="all")
         except InstantiationException:
             continue
-    raise ValueError(f"{choice.path} builds nothing at 2, 3 or 4 bits; add a width it takes")
+    raise ValueError(f"{path} builds nothing at 2, 3 or 4 bits; add a width it takes")
 
 
 def main() -> None:
@@ -114,7 +142,7 @@ def main() -> None:
     PAGES.mkdir(parents=True, exist_ok=True)
     for method in method_files():
         (PAGES / f"{method.stem}.md").write_text(page(method), encoding="utf-8")
-        if choices(method) and not text_only:
+        if (choices(method) or targets(method)) and not text_only:
             picture(method, PAGES / f"{method.stem}.png")
 
 

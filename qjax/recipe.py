@@ -102,10 +102,13 @@ class Recipe:
     Attributes:
         rules: kept as a tuple; first match wins, slot by slot.
         name: for the record.
+        keeps_sign: whether a quantizer of an input whose codes begin at zero is an error where the
+            sample has values below zero, which it would lose.
     """
 
     rules: Sequence[Rule]
     name: str = "custom"
+    keeps_sign: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))
@@ -166,7 +169,8 @@ def conv_inputs(weight: Quantizer, act: Quantizer, keep: Quantizer) -> Recipe:
 
     A residual sum and its activation keep their precision on the shortcut, where `ends_float`
     rounds and clips them: what wrappers of convolutions do (most re-runs of DoReFa and LSQ), and
-    what pre-activation networks do by themselves.
+    what pre-activation networks do by themselves. A layer behind none, as MobileNetV2's expansions,
+    needs a quantizer that keeps the sign.
 
     Args:
         weight, act: quantizers of the body and of what its layers receive.
@@ -174,7 +178,7 @@ def conv_inputs(weight: Quantizer, act: Quantizer, keep: Quantizer) -> Recipe:
     """
     ends = tuple(Rule(end, weight=keep, input=keep) for end in ("first", "last"))
     between = Rule(kind="act", input=keep, output=keep)
-    return Recipe((*ends, between, Rule(weight=weight, input=act)), "conv_inputs")
+    return Recipe((*ends, between, Rule(weight=weight, input=act)), "conv_inputs", keeps_sign=True)
 
 
 def ends_8bit(

@@ -4,6 +4,7 @@
       config.yaml     the resolved configuration
       layers.json     the layer table, one object a row; layers.txt: the same, aligned for reading
       metrics.jsonl   one JSON object a line, each with an integer `step`
+      histograms.json counts of each quantizer's values and codes at the last diagnosis
       result.json     the outcome; its presence means that the run is finished
 
 Tables, figures and notebooks read these files and nothing else, so this module imports no JAX.
@@ -31,7 +32,7 @@ from typing import Any
 
 import yaml
 
-from qjax.results.schema import SCHEMA, RunRecord, check, read, read_metrics
+from qjax.results.schema import SCHEMA, RunRecord, check, read, read_histograms, read_metrics
 
 __all__ = [
     "NOT_HASHED",
@@ -40,12 +41,14 @@ __all__ = [
     "config_hash",
     "environment",
     "read",
+    "read_histograms",
     "read_metrics",
     "versions",
 ]
 
 NOT_HASHED = (
     "hydra",
+    "choices",
     "data.root",
     "data.workers",
     "run.folder",
@@ -62,7 +65,8 @@ NOT_HASHED = (
     "run.tensorboard",
     "run.progress",
 )
-"""Settings that say where, on how much or how loudly a run works, never what it computes."""
+"""Settings that say where, on how much or how loudly a run works, never what it computes; names of
+what other keys hold."""
 
 HASHED_AS = {"data.workers": 0, "run.eval_batch": 256}
 """What was part of a run's identity once: hashed as its default, so that earlier hashes hold."""
@@ -102,6 +106,11 @@ class Record:
         plain = _plain(rows, "layers")
         _write(self.folder / "layers.json", _json(plain))
         _write(self.folder / "layers.txt", _aligned(plain))
+
+    def write_histograms(self, step: int, quantizers: Mapping[str, Any]) -> None:
+        """Stores the counts of a diagnosis, in place of those of an earlier one."""
+        plain = _plain({"step": step, "quantizers": quantizers}, "histograms")
+        _write(self.folder / "histograms.json", json.dumps(plain) + "\n")
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends a line of metrics; a NaN or infinity becomes null and is named in `nonfinite`."""

@@ -75,6 +75,8 @@ def quantize(model: nnx.Module, recipe: Recipe, sample: Array, seed: int = 0) ->
     for index, ((path, slot), quantizer) in enumerate(chosen.items()):
         key = jax.random.fold_in(jax.random.key(seed), index)
         bound = FloatSlot() if quantizer.is_float else _bind(quantizer, slot, tensors[path], key)
+        if recipe.keeps_sign and slot == "input" and isinstance(bound, Slot):
+            _check_sign(bound, tensors[path], recipe.name)
         setattr(layers[path], slot, bound)
     return copy
 
@@ -182,6 +184,17 @@ def _check_scale(quantizer: Quantizer, slot: str, call: Call) -> None:
             f"layer {call.path!r}: {quantizer.label} gives weights another magnitude, "
             "which folded batch normalization cannot undo; choose bn=separate or a quantizer that "
             "keeps it (minmax, lsq)"
+        )
+
+
+def _check_sign(bound: Slot, call: Call, recipe: str) -> None:
+    least = float(call.inputs[0].min())
+    if least < 0 and (grid := bound.grid()).low >= grid.zero_point:
+        label = bound.quantizer.label
+        raise ValueError(
+            f"recipe {recipe}: layer {call.path!r} receives values down to {least:.3g}, but the "
+            f"codes of {label} begin at zero and would lose them; choose a quantizer that keeps "
+            "the sign (act=minmax), or another recipe"
         )
 
 

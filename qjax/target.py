@@ -36,6 +36,7 @@ class Target:
             always the integer 0.
         integer: whether no layer may stay float.
         norm: a class that takes the place of separate batch normalization; None keeps it.
+        norm_folds: whether batch normalization may be folded into the weights.
         pixels: how bytes become numbers, a function of `qjax/data/scaling.py`; None as configured.
     """
 
@@ -45,6 +46,7 @@ class Target:
     weights: Sequence[int] = (-128, 127)
     integer: bool = True
     norm: Callable[..., nnx.Module] | None = None
+    norm_folds: bool = True
     pixels: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +70,24 @@ class Target:
             for rule in recipe.rules
             if rule.error is not None
         )
-        return Recipe((*errors, *self.recipe.rules), self.recipe.name)
+        return dataclasses.replace(self.recipe, rules=(*errors, *self.recipe.rules))
+
+    def batch_norm(
+        self, chosen: Callable[..., nnx.Module] | None
+    ) -> Callable[..., nnx.Module] | None:
+        """What takes the place of separate batch normalization: the chosen class, else its own.
+
+        Raises:
+            ValueError: the chosen one folds, which the target excludes.
+        """
+        if chosen is not None and not self.norm_folds and getattr(chosen, "folds", True):
+            name = getattr(chosen, "__name__", repr(chosen))
+            raise ValueError(
+                f"target={self.name} keeps batch normalization separate from the weights, but bn "
+                f"chooses {name}, which folds it into them; leave bn out (bn=separate), or say "
+                f"recipe={self.recipe.name} instead of the target"
+            )
+        return self.norm if chosen is None else chosen
 
     def check(self, model: nnx.Module, pixels: PixelInput, shape: tuple[int, ...]) -> None:
         """Raise unless a simulated model can run on the target.

@@ -57,19 +57,13 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         classes=data.classes,
         _convert_="all",
     )
-    names = {
-        "experiment": config.experiment,
-        "method": config.method,
-        "data": _data_name(config, data.name),
-        "model": _model_name(config),
-        "target": "none" if target is None else target.name,
-    }
     recipe = instantiate(config.recipe, _convert_="all")
     recipe = recipe if target is None else target.placing(recipe)
+    norm = instantiate(config.bn) if "bn" in config else None
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
     hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
     return RunSpec(
-        names=names | {"recipe": recipe.name},
+        names=_names(config, data.name, target) | {"recipe": recipe.name},
         w_bits=config.w_bits,
         a_bits=config.a_bits,
         seed=config.seed,
@@ -82,7 +76,7 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         hooks=hooks,
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
-        norm=instantiate(config.bn) if "bn" in config else target and target.norm,
+        norm=norm if target is None else target.batch_norm(norm),
         target=target,
         load_teacher=cache(partial(load_teacher, data)),
     )
@@ -171,6 +165,19 @@ def plain(config: DictConfig) -> dict[str, Any]:
     if not values.get("population", {}).get("stack"):
         values.pop("population", None)
     return {str(key): value for key, value in values.items()}
+
+
+def _names(config: DictConfig, data: str, target: Target | None) -> dict[str, str]:
+    """What the record calls things by, but for the recipe."""
+    return {
+        "experiment": config.experiment,
+        "method": config.method,
+        "data": _data_name(config, data),
+        "model": _model_name(config),
+        "target": "none" if target is None else target.name,
+        # Records of before are without.
+        **config.get("choices", {}),
+    }
 
 
 def _model_name(config: DictConfig) -> str:

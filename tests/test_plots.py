@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from qjax.core.gradients import clip_straight_through, straight_through
 from qjax.methods.affine import AffineWeight
+from qjax.methods.limited_precision import LimitedGradient
 from qjax.methods.pact import Pact
 from qjax.plots import axis_of, curve, draw
 
@@ -46,6 +47,19 @@ def test_a_drawing_holds_the_values_of_its_curve():
     np.testing.assert_array_equal(forward.lines[1].get_ydata(), drawn.y)
     labels = [text.get_text() for text in backward.get_legend().get_texts()]
     assert labels == ["dy/dx", "dy/dalpha"]
+
+
+def test_a_gradient_quantizer_is_drawn_by_what_flows_back():
+    # Three bits: codes -3..3 of a third of the largest gradient; forward the identity.
+    x = np.array([-3.0, -0.75, 0.25, 1.75])
+    drawn = curve(LimitedGradient(bits=3, unbiased=False), "error", x)
+    assert drawn.y.tolist() == x.tolist() and drawn.slope.tolist() == [-3, -1, 0, 2]
+    one = curve(LimitedGradient(bits=3), "error", axis_of("error"))
+    assert set(np.round(one.slope / 0.4).tolist()) == set(range(-3, 4)), "one draw, on the grid"
+    forward, backward = Figure().subplots(1, 2)
+    draw(one, forward, backward)
+    assert backward.get_xlabel() == "gradient in"
+    np.testing.assert_array_equal(backward.lines[1].get_ydata(), one.slope)
 
 
 def test_importing_it_loads_no_plotting_library():

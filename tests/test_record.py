@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qjax.record
-from qjax.record import Record, config_hash, environment, read, read_metrics, versions
+from qjax.record import (
+    Record,
+    config_hash,
+    environment,
+    read,
+    read_histograms,
+    read_metrics,
+    versions,
+)
 
 CONFIG = {"experiment": "pact_w4a4", "w_bits": 4, "seed": 1, "run": {"folder": "runs/a"}}
 
@@ -109,7 +117,7 @@ def test_the_same_configuration_opens_again(tmp_path: Path) -> None:
 def test_the_hash_leaves_out_what_changes_no_number() -> None:
     base = {"data": {"name": "digits", "root": None}, "run": {"folder": "a"}, "seed": 0}
     moved = {"seed": 0, "run": {"folder": "b", "progress": False}, "hydra": {"job": 3}}
-    moved |= {"data": {"root": "there", "name": "digits"}}
+    moved |= {"data": {"root": "there", "name": "digits"}, "choices": {"bn": "separate"}}
     assert config_hash(base) == config_hash(moved)
 
 
@@ -227,10 +235,21 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     raw = json.loads(path.read_text())
     optional = {"schema", "g_bits", "e_bits", "bit_operations", "target", "environment"}
+    optional |= {"bn", "procedure"}
     for field in set(raw) - optional:
         path.write_text(json.dumps({name: raw[name] for name in raw if name != field}))
         with pytest.raises(ValueError, match=rf"result\.json: the field {field}[ .]"):
             read(tmp_path)
+
+
+def test_histograms_are_read_back_and_their_lack_is_named(tmp_path: Path) -> None:
+    record = Record.create(tmp_path, CONFIG)
+    with pytest.raises(FileNotFoundError, match="a quantized phase writes it"):
+        read_histograms(tmp_path)
+    row = {"codes": {"low": 0.0, "high": 1.0, "counts": [1, 2]}}
+    for step in (1, 2):
+        record.write_histograms(step, {"act.output": row})
+    assert read_histograms(tmp_path) == {"step": 2, "quantizers": {"act.output": row}}
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:

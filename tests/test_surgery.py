@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from qjax.core.quantizer import Quantizer
 from qjax.layers.slots import FloatSlot, Slot
 from qjax.layers.variables import Learned, Statistic, Traced
 from qjax.methods.affine import AffineActivation, AffineWeight
-from qjax.methods.dorefa import DoReFaWeight
+from qjax.methods.dorefa import DoReFaActivation, DoReFaWeight
+from qjax.methods.lsq import Lsq
 from qjax.methods.none import NoQuantizer
 from qjax.methods.pact import Pact
+from qjax.models.mobilenet_v2 import MobileNetV2
 from qjax.models.small import SmallCNN
-from qjax.recipe import Recipe, Rule, ends_8bit, ends_float
+from qjax.recipe import Recipe, Rule, conv_inputs, ends_8bit, ends_float
 from qjax.surgery import format_table, layer_table, penalty, quantize, slots
 from qjax.tree import walk
 
@@ -123,3 +126,28 @@ def test_a_recipe_that_does_not_fit_is_refused_before_any_change():
     with pytest.raises(ValueError, match=r"no rule sets the output of layer 'act1'"):
         quantize(model, Recipe((Rule(weight=DoReFaWeight(4)),)), X)
     assert slots(model) == {}
+
+
+BOTTLENECKS = MobileNetV2(
+    width=1 / 4, stack=((1, 16, 1, 1), (6, 32, 1, 2)), head=32, rngs=nnx.Rngs(0)
+)
+"""The second block expands what a first one hands it without an activation."""
+
+PHOTOS = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize("act", [Pact(4), DoReFaActivation(4), Lsq(4, signed=False)])
+def test_conv_inputs_refuses_to_lose_what_lies_below_zero(act: Quantizer):
+    recipe = conv_inputs(DoReFaWeight(4), act, NoQuantizer())
+    words = rf"layer 'blocks.1.expand' .* down to -.* codes of {act.label} begin .*act=minmax"
+    with pytest.raises(ValueError, match=f"recipe conv_inputs: {words}"):
+        quantize(BOTTLENECKS, recipe, PHOTOS)
+    quantize(net(), recipe, X)
+
+
+def test_a_quantizer_that_keeps_the_sign_may_sit_anywhere():
+    keep = conv_inputs(DoReFaWeight(4), AffineActivation(4), NoQuantizer())
+    assert "blocks.1.expand.input" in slots(quantize(BOTTLENECKS, keep, PHOTOS))
+    # On purpose: a recipe of one's own that rectifies the image.
+    rules = (Rule("first", input=Pact(2)), Rule(weight=NoQuantizer(), output=NoQuantizer()))
+    assert list(slots(quantize(net(), Recipe(rules), X))) == ["conv1.input"]

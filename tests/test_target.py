@@ -12,6 +12,7 @@ from qjax.core.requantize import POLICIES
 from qjax.export import program_of
 from qjax.floatfree import check_float_free
 from qjax.integerize import PixelInput, integerize
+from qjax.layers.norm import FoldedCorrected, FoldedFrozen
 from qjax.layers.shift_norm import ShiftNorm
 from qjax.methods.affine import AffineActivation, AffineWeight
 from qjax.methods.dorefa import DoReFaWeight
@@ -143,6 +144,17 @@ def test_fields_are_checked() -> None:
         Target("tflite", TFLITE, "q32")
     with pytest.raises(ValueError, match=r"Target.weights must be two numbers .* got \[0, 255\]"):
         Target("tflite", TFLITE, weights=(0, 255))
+
+
+def test_a_target_may_keep_batch_normalization_separate() -> None:
+    kept = Target("academic", TFLITE, norm_folds=False)
+    for folding in (FoldedFrozen, FoldedCorrected):
+        words = f"target=academic keeps .* bn chooses {folding.__name__}, .* leave bn out"
+        with pytest.raises(ValueError, match=words):
+            kept.batch_norm(folding)
+        assert Target("tflite", TFLITE).batch_norm(folding) is folding
+    assert kept.batch_norm(None) is None and kept.batch_norm(ShiftNorm) is ShiftNorm
+    assert Target("shift", SHIFT, norm=ShiftNorm).batch_norm(None) is ShiftNorm
 
 
 def test_words_that_a_target_decides() -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from qjax.training.programs import untraced
 
-NAMES = ("experiment", "method")
+NAMES = ("experiment", "method", "choices")
 KNOBS = ("seed", "w_bits", "a_bits", "e_bits", "g_bits")
 PARTS = ("recipe", "procedure", "hooks", "target")
 CHOICES = ("weight", "act", "error", "optim")

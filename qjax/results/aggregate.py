@@ -9,6 +9,9 @@ from scipy.special import stdtrit
 
 from qjax.results.schema import RunRecord
 
+USUAL = {"procedure": ("scratch", "float"), "bn": ("separate",)}
+"""What schedules leave unsaid, as they do what an older record does not say."""
+
 Form = Literal["float", "simulated", "integer"]
 
 
@@ -55,9 +58,16 @@ class Group:
 
     @property
     def schedule(self) -> str:
-        """What a reader must know beside method and bits: recipe, target and epochs."""
+        """What a reader must know beside method and bits: recipe, target, epochs, and what is not
+        usual (batch normalization that is not separate, a procedure that is not from scratch).
+        """
         target = "" if self.first.target == "none" else f" for {self.first.target}"
-        return f"{self.first.recipe}{target}, {self.first.epochs:g} epochs"
+        parts = [f"{self.first.recipe}{target}", f"{self.first.epochs:g} epochs"]
+        for name, usual in USUAL.items():
+            # Runs of one configuration, of which older records may not say it.
+            said = {getattr(run, name) for run in self.runs} - {None, *usual}
+            parts += [f"{name} {value}" for value in sorted(said)]
+        return ", ".join(parts)
 
     def by_seed(self, form: Form) -> dict[int, float]:
         """Percent correct of one form, by seed; runs without that form are left out."""

@@ -59,6 +59,8 @@ def tidy(records: Sequence[RunRecord]) -> list[dict[str, object]]:
             "model": r.model,
             "recipe": r.recipe,
             "target": r.target,
+            "bn": r.bn,
+            "procedure": r.procedure,
             "w_bits": r.w_bits,
             "a_bits": r.a_bits,
             "g_bits": r.g_bits,

@@ -14,7 +14,7 @@ Mean top-1 percent over n seeds, with the standard deviation. Differences are pa
 points, with a 95 % Student t interval; bold where the interval leaves zero out. The intervals are
 not corrected for how many of them there are.
 """
-_BY = ("data", "model", "recipe", "target", "epochs", "experiment")
+_BY = ("data", "model", "recipe", "target", "bn", "procedure", "epochs", "experiment")
 _NO_RUN = "no run"
 
 Cells = dict[tuple[str, tuple[int, int]], Group]
@@ -90,8 +90,8 @@ class OneRecipePage:
                     f"{run.method} {run.w_bits}/{run.a_bits} on {run.data}, {run.model}: runs of "
                     f"several configurations, {other.config_hash} ({other.experiment}, "
                     f"{cells[key].schedule}) and {run.config_hash} ({run.experiment}, "
-                    f"{group.schedule}); read one sweep with records=DIR, or add recipe, target, "
-                    "epochs or experiment to settings in table.yaml"
+                    f"{group.schedule}); read one sweep with records=DIR, or add "
+                    f"{', '.join(_BY[2:-1])} or {_BY[-1]} to settings in table.yaml"
                 )
             cells[key] = group
         return cells

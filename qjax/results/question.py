@@ -15,7 +15,8 @@ not corrected for how many of them there are.
 """
 NO_RUN = "no run"
 _BITS = "bits"
-_FIELDS = ("method", "recipe", "model", "data", "w_bits", "a_bits", "e_bits", "g_bits", _BITS)
+_NAMES = ("method", "recipe", "target", "bn", "procedure", "model", "data")
+_FIELDS = (*_NAMES, "w_bits", "a_bits", "e_bits", "g_bits", _BITS)
 
 Cells = dict[tuple[str, str], Group]
 
@@ -160,7 +161,9 @@ def _value(group: Group, name: str) -> str:
     if name == _BITS:
         return bits_text(group.bits)
     value = getattr(group.first, name)
-    return "float" if value is None else str(value)
+    if value is None:
+        return "not recorded" if name in _NAMES else "float"
+    return str(value)
 
 
 def _by_seed(group: Group) -> dict[int, float]:

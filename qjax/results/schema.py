@@ -43,8 +43,8 @@ class RunRecord:
     `config_hash` names the run; `group_hash` is shared by runs that differ in nothing but seeds.
     `bit_operations` is the sum over layers of MACs x weight bits x input bits for one image.
     `g_bits` and `e_bits` are null where gradients and errors stay float; `target` is "none" where
-    recipe and policy were chosen one by one. What the file holds beyond
-    these fields is kept in `extra`.
+    recipe and policy were chosen one by one. `bn` and `procedure` name the chosen files of `conf/`,
+    null in records that do not say. What the file holds beyond these fields is kept in `extra`.
     """
 
     experiment: str
@@ -73,6 +73,8 @@ class RunRecord:
     e_bits: int | None = None
     bit_operations: int | None = None
     target: str = "none"
+    bn: str | None = None
+    procedure: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +99,21 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     path = Path(folder) / "metrics.jsonl"
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [_parsed(line, path) for line in lines if line.endswith(b"\n")]
+
+
+def read_histograms(folder: str | Path) -> dict[str, Any]:
+    """Reads `histograms.json`: `step`, and in `quantizers`, by place, `values` and `codes`.
+
+    Each has `counts` from `low` to `high`: of values in bins of equal width, of codes one a code.
+
+    Raises:
+        FileNotFoundError: nothing was diagnosed.
+        ValueError: it is broken.
+    """
+    path = Path(folder) / "histograms.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a quantized phase writes it")
+    return _parsed(path.read_bytes(), path)
 
 
 def check(raw: Any, path: Path) -> RunRecord:
@@ -200,6 +217,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _COUNT,
     "recipe": _TEXT,
     "target": _TEXT,
+    "bn": _TEXT_OR_NULL,
+    "procedure": _TEXT_OR_NULL,
     "epochs": _NUMBER,
     "accuracy.float": _FRACTION_OR_NULL,
     "accuracy.simulated": _FRACTION_OR_NULL,

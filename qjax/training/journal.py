@@ -13,6 +13,7 @@ from qjax.training import durable
 from qjax.training.alarms import Alarms
 from qjax.training.diagnostics import Diagnosis
 from qjax.training.events import Events
+from qjax.training.histograms import counted
 from qjax.training.tally import Epoch
 
 EVENTS = "events"
@@ -72,6 +73,7 @@ class Journal:
             new = self.alarms.check(found.report, phase, number)
             line |= {"sqnr_db": found.sqnr_db, "quantizers": _finite(found.report)}
             line |= {"alarms": new} if new else {}
+            self.record.write_histograms(step, counted(found.histograms))
         self.record.log(step, line)
         # A checkpoint must not outlive the metrics that led to it.
         durable.sync(self.record.folder / "metrics.jsonl")

@@ -27,6 +27,9 @@ from qjax.training.step import USUAL, StepSettings
 SAMPLE = 64
 """Training images from which data-dependent first numbers come."""
 
+SHOWN = ("weight", "act", "procedure", "bn", "optim")
+"""Groups of the configuration whose numbers stand in TensorBoard's table of a sweep."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -142,14 +145,13 @@ class RunSpec:
         return jnp.asarray(self.data.sample(SAMPLE)[1])
 
     def hyperparameters(self) -> dict[str, Any]:
-        """What distinguishes this run in a table of a sweep: names, bits, seed, and the numbers of
-        the configuration's top level and of its optimizer.
+        """What distinguishes this run in a table of a sweep: names, bits, seed, and the plain
+        values of the configuration's top level and of `SHOWN`, e.g. "optim.schedule.floor".
         """
         top = {k: v for k, v in self.config.items() if not isinstance(v, dict | list)}
-        optim = {f"optim.{k}": v for k, v in self.config.get("optim", {}).items()}
-        optim = {k: v for k, v in optim.items() if not isinstance(v, dict | list)}
+        shown = {k: self.config[k] for k in SHOWN if k in self.config}
         bits = {"w_bits": self.w_bits, "a_bits": self.a_bits, "seed": self.seed}
-        return {**top, **optim, **self.names, **bits}
+        return {**top, **_leaves(shown), **self.names, **bits}
 
     def quantized(self, model: nnx.Module, index: int = -1) -> nnx.Module:
         """A float `model` under the recipe that is in force in a phase (the last, if not said)."""
@@ -245,3 +247,14 @@ class RunSpec:
         """Citation keys of the quantizers in use."""
         bound = slots(model) | error_slots(model)
         return sorted({key for slot in bound.values() for key in slot.quantizer.references})
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> number or text; what stands in a list (phases) is left out."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            found[f"{prefix}{key}"] = value
+    return found

@@ -23,6 +23,7 @@ def test_experiment_runs_to_its_record(
     folder = train(config)
     record = read(folder)
     assert record.experiment == config.experiment
+    assert {"bn": record.bn, "procedure": record.procedure} == dict(config.choices)
     if record.accuracy["simulated"] is not None:
         assert record.integer["float_free"]
         again = reevaluate(folder, [])

@@ -106,6 +106,7 @@ def test_without_a_target_nothing_is_added() -> None:
         (["target=shift", "weight=elq", "w_bits=2"], "one uniform grid.*ElqWeight has none"),
         (["target=shift", "bn=folded_correction"], "which folded batch normalization cannot undo"),
         (["target=shift", "data.height=12"], "layer 'mean'.*shift: scales.*power-of-two"),
+        (["target=academic", "bn=folded_correction"], "bn chooses FoldedCorrected.*leave bn out"),
         (["target.policy=q32", "target=tflite"], "policy must be one of"),
     ],
 )

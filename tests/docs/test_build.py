@@ -20,12 +20,20 @@ def test_a_page_follows_from_its_docstrings(method: Path):
     assert stored.is_file() and stored.read_text(encoding="utf-8") == build.page(method), (
         "run `python docs/build.py`"
     )
-    assert bool(build.choices(method)) == stored.with_suffix(".png").is_file()
+    drawn = bool(build.choices(method) or build.targets(method))
+    assert drawn == stored.with_suffix(".png").is_file()
 
 
 def test_no_page_outlives_its_method():
     methods = {path.stem for path in build.method_files()}
     assert {path.stem for path in build.PAGES.iterdir()} == methods
+
+
+def test_gradient_quantizers_and_wrappers_are_drawn():
+    chosen = {"dorefa_gradient": "`error=dorefa`", "limited_precision": "`error=nearest`"}
+    for stem, word in (chosen | {"power_of_two": "`target=shift`"}).items():
+        text = build.page(ROOT / "qjax" / "methods" / f"{stem}.py")
+        assert f"Chosen by {word}" in text and f"({stem}.png)" in text
 
 
 def test_a_page_quotes_the_paper_and_names_its_choice():

@@ -33,6 +33,8 @@ def carried_out(folder: Path, bits: int, rate: float, programs: Programs) -> Run
         "seed": 0,
         "w_bits": bits,
         "optim": {"_target_": "sgd", "learning_rate": rate, "schedule": {"warmup_epochs": 0}},
+        "act": {"bits": bits, "alpha_init": 6.0, "estimator": {"decay": 0.9}},
+        "procedure": {"float_epochs": 2, "phases": [{"epochs": 2}]},
         "average_decay": None,
     }
     run = spec(Phase("quantized", 1, Sgd(rate)), recipe=recipe, config=config)
@@ -67,7 +69,9 @@ def test_the_tab_shows_what_differs_and_what_came_out(tmp_path: Path) -> None:
     assert [info["name"]["tag"] for info in experiment["metricInfos"]] == list(RESULTS)
     names = {info["name"] for info in experiment["hparamInfos"]}
     assert {"w_bits", "a_bits", "seed", "method", "data", "optim.learning_rate"} <= names
-    assert not {"optim.schedule", "optim", "average_decay"} & names
+    nested = {"optim.schedule.warmup_epochs", "act.estimator.decay", "procedure.float_epochs"}
+    assert nested <= names
+    assert not {"optim.schedule", "optim", "average_decay", "procedure.phases"} & names
     request = {"startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS"]}
     groups = asked(tmp_path, "/session_groups", request)["sessionGroups"]
     assert len(groups) == 2

@@ -26,6 +26,16 @@ def test_runs_that_differ_in_seed_only_are_one_group(make_record: Make) -> None:
     assert second.schedule == "ends_float, 20 epochs"
 
 
+def test_a_schedule_says_what_is_not_usual(make_record: Make) -> None:
+    usual = {"bn": "separate", "procedure": "scratch"}
+    unusual = {"bn": "folded_frozen", "procedure": "finetune"}
+    # Which says neither.
+    older = make_record(seed=0, simulated=0.5)
+    for words, said in ((usual, ""), (unusual, ", procedure finetune, bn folded_frozen")):
+        (found,) = group([older, make_record(seed=1, simulated=0.5, **words)])
+        assert found.schedule == f"ends_float, 10 epochs{said}"
+
+
 def test_one_run_has_no_spread() -> None:
     assert summarize([42.0]) == Summary(42.0, None, 1)
 

@@ -63,6 +63,7 @@ def test_tidy_rows_are_flat_and_in_percent(make_record: Callable[..., RunRecord]
     row = tidy([make_record(simulated=0.5, integer=0.25, g_bits=8)])[0]
     assert (row["simulated"], row["integer"], row["float"]) == (50.0, 25.0, None)
     assert (row["g_bits"], row["weight_bytes"], row["method"]) == (8, 1000, "pact")
+    assert (row["bn"], row["procedure"]) == (None, None)
     json.dumps(row)
 
 

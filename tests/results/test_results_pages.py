@@ -174,6 +174,23 @@ def test_one_recipe_refuses_two_configurations_in_a_cell(make_record: Make) -> N
     assert "60.00 (n=1)" in narrower.text(groups)
 
 
+def test_one_recipe_tells_procedures_apart(make_record: Make) -> None:
+    settings = {"data": "cifar10", "model": "resnet20"}
+    procedures = (("minmax", "finetune"), ("pact", "scratch"), ("pact", "finetune"))
+    groups = group(
+        [
+            make_record(method=method, procedure=p, simulated=0.5, group_hash=f"{method} {p}")
+            for method, p in procedures
+        ]
+    )
+    page = OneRecipePage("One", "minmax", ((4, 4),), (settings,))
+    assert "the schedules differ" in page.text(groups[:2])
+    with pytest.raises(ValueError, match=r"procedure finetune.*; .*target, bn, procedure, epochs"):
+        page.text(groups)
+    narrower = OneRecipePage("One", "minmax", ((4, 4),), (settings | {"procedure": "finetune"},))
+    assert "Schedule: ends_float, 10 epochs, procedure finetune." in narrower.text(groups)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -66,6 +66,13 @@ def test_two_configurations_in_one_cell_are_named(make_record: Make):
         table.cells(group(runs))
 
 
+def test_procedures_make_rows_and_older_records_one_of_their_own(make_record: Make):
+    runs = [make_record(simulated=0.9, group_hash="old")]
+    runs += [make_record(simulated=0.9, procedure=p, group_hash=p) for p in ("ptq", "finetune")]
+    table = Question("By procedure", {}, "procedure", "bits", "ptq")
+    assert sorted(row for row, _ in table.cells(group(runs))) == ["finetune", "not recorded", "ptq"]
+
+
 def test_only_fields_of_a_record_make_rows_and_columns():
     with pytest.raises(ValueError, match="rows and columns must be one of method"):
         Question("Q", {}, "method", "colour", "none")

@@ -44,7 +44,7 @@ def assert_same_bits(actual, expected):
 
 def assert_same_run(folder: Path, expected: Path) -> None:
     """Equal weights, metrics, layers and results, whenever they were made."""
-    for name in ("metrics.jsonl", "layers.json", "config.yaml"):
+    for name in ("metrics.jsonl", "histograms.json", "layers.json", "config.yaml"):
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
     one, two = (dataclasses.asdict(read(path)) for path in (folder, expected))
     for timed in ("seconds", "finished", "commit"):

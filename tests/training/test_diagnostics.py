@@ -22,6 +22,7 @@ from qjax.training.diagnostics import (
     make_diagnosis,
     statistics,
 )
+from qjax.training.histograms import counted
 from qjax.training.hooks import CrossEntropy
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
@@ -208,3 +209,11 @@ def test_ranges_are_reported_by_name():
     _, diagnose = diagnosed(spec(recipe=Recipe((Rule(weight=AffineWeight(4), output=ends),))))
     row = diagnose().report["act.output"]
     assert row["low"] == 0.0 and row["high"] > 0
+
+
+def test_counts_leave_out_what_is_not_finite():
+    drawn = {"values/a.b.weight": np.array([1.0, np.nan]), "codes/a.b.weight": np.array([3, 3, 1])}
+    codes = {"low": 1.0, "high": 3.0, "counts": [1, 0, 2]}
+    assert counted(drawn) == {"a.b.weight": {"codes": codes}}
+    alike = counted({"values/act.output": np.zeros(5)})["act.output"]["values"]
+    assert sum(alike["counts"]) == 5 and alike["low"] == alike["high"] == 0

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from qjax.methods.pact import Pact
 from qjax.recipe import Recipe, Rule
-from qjax.record import read, read_metrics
+from qjax.record import read, read_histograms, read_metrics
 from qjax.training import checkpoint, durable
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.journal import Journal
@@ -180,6 +180,16 @@ def test_events_hold_histograms_scalars_and_hyperparameters(whole):
     assert scalars | {"gradient_norm_alpha/act.output"} <= set(tags["scalars"])
     names = events.SummaryMetadata("_hparams_/session_start_info")
     assert names.plugin_data.plugin_name == "hparams"
+
+
+def test_counts_of_values_and_codes_lie_beside_the_metrics(whole):
+    found = read_histograms(whole)
+    assert found["step"] == read_metrics(whole)[-1]["step"]
+    assert set(found["quantizers"]) == set(read_metrics(whole)[-1]["quantizers"])
+    weight = found["quantizers"]["classifier.weight"]
+    assert (weight["codes"]["low"], weight["codes"]["high"]) == (-7, 7)
+    assert len(weight["codes"]["counts"]) == 15 and len(weight["values"]["counts"]) == 64
+    assert sum(weight["codes"]["counts"]) == sum(weight["values"]["counts"]) == 4 * 3
 
 
 def test_the_trained_model_is_read_back_with_its_average(whole):
