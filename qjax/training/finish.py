@@ -14,6 +14,7 @@ from qjax.integerize import IntegerNetwork, integerize
 from qjax.layers.linear import IntegerLinear
 from qjax.surgery import LayerRow, layer_table
 from qjax.training.devices import Devices
+from qjax.training.gradient_bits import gradient_bits
 from qjax.training.spec import RunSpec
 
 
@@ -85,8 +86,7 @@ def result(
         **spec.names,
         "w_bits": spec.w_bits,
         "a_bits": spec.a_bits,
-        "e_bits": spec.e_bits,
-        "g_bits": spec.g_bits,
+        **gradient_bits(spec, model),
         "seed": spec.seed,
         "epochs": sum(phase.epochs for phase in spec.phases),
         "accuracy": outcome.accuracy,
