@@ -55,6 +55,8 @@ def evaluate_float(spec: RunSpec, model: nnx.Module, accuracy: float) -> Outcome
 def evaluate(spec: RunSpec, model: nnx.Module, float_accuracy: float | None) -> Outcome:
     """Simulated and integer accuracy of a quantized model on the held-out split.
 
+    A network in which every layer with weights computes in float has no integer form to measure.
+
     Raises:
         ValueError: a layer that has no integer form.
         AssertionError: a float in the integer part; that would be a defect of qjax.
@@ -68,10 +70,16 @@ def evaluate(spec: RunSpec, model: nnx.Module, float_accuracy: float | None) -> 
         float(np.mean(classes == data.test_labels))
         for classes in (agreement.simulated_classes, agreement.integer_classes)
     ]
+    some = bool(_linear(network))
+    policy_name = settings.policy_name if some else None
     return Outcome(
-        accuracy={"float": float_accuracy, "simulated": right[0], "integer": right[1]},
-        agreement=_agreement(agreement),
-        integer=_integer_part(rows, network, not floats) | {"policy": settings.policy_name},
+        accuracy={
+            "float": float_accuracy,
+            "simulated": right[0],
+            "integer": right[1] if some else None,
+        },
+        agreement=_agreement(agreement) if some else {"predictions": None, "codes": {}},
+        integer=_integer_part(rows, network, some and not floats) | {"policy": policy_name},
         layers=_layers(rows, network),
         bit_operations=_bit_operations(rows, network),
     )
