@@ -26,7 +26,6 @@ from qjax.methods.wage_update import WageSgd, WageState, whole_steps
 from qjax.models.wage import WageLeNet
 from qjax.recipe import Recipe, Rule
 from qjax.surgery import quantize
-from qjax.training.programs import untraced
 from qjax.training.schedules import Constant, Step
 from qjax.training.state import labels, split
 
@@ -194,23 +193,6 @@ def test_rounding_is_fair_and_each_step_draws_anew() -> None:
     for drawn in moved:
         assert abs(drawn.mean() - 0.3) < 0.018
     assert 0.3 < np.mean(moved[0] != moved[1]) < 0.55
-
-
-def test_seed_and_rate_live_in_the_state() -> None:
-    one, other = (WageSgd(rate, Constant(), seed=seed) for rate, seed in ((8.0, 0), (1.0, 3)))
-    assert untraced(one) == untraced(other) != untraced(dataclasses.replace(one, scaled=False))
-    w, g = jnp.zeros((50, 40)), jax.random.normal(jax.random.key(1), (50, 40))
-    rules = [rule.build(4, 2, "weight") for rule in (one, other)]
-    update = jax.jit(rules[0].update)
-    ends = []
-    for rule in rules:
-        state = rule.init(w)
-        moved, kept = update(g, state, w)
-        alone, same = jax.jit(rule.update)(g, state, w)
-        np.testing.assert_array_equal(moved, alone)
-        jax.tree.map(np.testing.assert_array_equal, kept, same)
-        ends.append(np.asarray(moved))
-    assert not np.array_equal(*ends)
 
 
 def test_other_parameters_are_refused() -> None:
