@@ -25,6 +25,7 @@ from qjax.results.summary import summary
 from qjax.target import Target, check_words
 from qjax.training.devices import agreed, connect, disconnect, first_process
 from qjax.training.feed import Images
+from qjax.training.gradient_bits import check_error
 from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.planned import Planned, fresh
 from qjax.training.precision import Precision
@@ -61,7 +62,7 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
     recipe = recipe if target is None else target.placing(recipe)
     norm = instantiate(config.bn) if "bn" in config else None
     phases = tuple(instantiate(config.procedure, _convert_="all")["phases"])
-    hooks = instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks()
+    check_error(instantiate(config.get("error"), _convert_="all"), recipe, phases)
     return RunSpec(
         names=_names(config, data.name, target) | {"recipe": recipe.name},
         w_bits=config.w_bits,
@@ -73,7 +74,7 @@ def build(config: DictConfig, programs: Programs | None = None) -> RunSpec:
         phases=phases,
         settings=_settings(config, target),
         config=plain(config),
-        hooks=hooks,
+        hooks=instantiate(config.hooks, _convert_="all") if "hooks" in config else Hooks(),
         e_bits=config.get("e_bits"),
         g_bits=config.get("g_bits"),
         norm=norm if target is None else target.batch_norm(norm),

@@ -1,5 +1,4 @@
-"""WAGE: training and inference with integers in deep neural networks. Here its weight gradients,
-as the update of an optimizer.
+"""WAGE: training and inference with integers in deep neural networks. Here its weight updates.
 
 Wu, Li, Chen, Shi. ICLR 2018, arXiv 1802.04680. Released code: boluoweifenda/WAGE ("the code").
 
@@ -20,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from qjax.core.grid import check_bits, check_number
 from qjax.core.powers import nearest_power
@@ -51,14 +50,13 @@ def whole_steps(
 
 
 class WageState(NamedTuple):
-    """What the update keeps.
-
-    Attributes:
-        step: updates made; the stochastic rounding's key follows from it.
-        learning_rate: eta of the latest update, for logs.
+    """What the update keeps: updates made, the data of the rounding's random key (each update folds
+    its number in), the base rate, and the rate of the latest update, for logs.
     """
 
     step: Int[Array, ""]
+    key: UInt32[Array, "2"]
+    eta: Float[Array, ""]
     learning_rate: Float[Array, ""]
 
 
@@ -67,11 +65,11 @@ class WageSgd:
     """Gradient descent in whole steps of sigma(k_G): a stored weight never leaves its grid.
 
     Attributes:
-        learning_rate: eta, in (0, 1e6]; powers of two in the paper (1 on MNIST, 8 on CIFAR-10).
+        learning_rate: eta, in (0, 1e6], traced; powers of two in the paper (1, on CIFAR-10 8).
         schedule: multiplier of eta, a value of `qjax.training.schedules`.
         bits: k_G, 2 to 16.
         weight_bits: k_W, 2 to k_G, for the code's clip; None for the paper's.
-        seed: of the stochastic rounding.
+        seed: of the stochastic rounding, traced.
         stochastic: False rounds to nearest (an ablation).
         scaled: False does not divide by Shift(max|g|), so that eta is an ordinary rate (another).
 
@@ -82,8 +80,8 @@ class WageSgd:
         >>> from qjax.training.schedules import Constant
         >>> w = {"kernel": jnp.array([0.5, 0.0])}
         >>> optimizer = WageSgd(1.0, Constant()).build(10, 10, {"kernel": "weight"})
-        >>> gradients = {"kernel": jnp.array([4.0, 0.0])}
-        >>> optimizer.update(gradients, optimizer.init(w), w)[0]["kernel"].tolist()
+        >>> g = {"kernel": jnp.array([4.0, 0.0])}
+        >>> optimizer.update(g, optimizer.init(w), w)[0]["kernel"].tolist()
         [-0.0078125, 0.0]
     """
 
@@ -96,6 +94,7 @@ class WageSgd:
     scaled: bool = True
 
     reference: ClassVar[str] = "wu2018wage"
+    traced: ClassVar[tuple[str, ...]] = ("learning_rate", "seed")
 
     def __post_init__(self) -> None:
         check_number("WageSgd", "learning_rate", self.learning_rate, 1e-6, 1e6)
@@ -125,20 +124,21 @@ class WageSgd:
 
         def init(params: PyTree) -> WageState:
             del params
-            return WageState(jnp.int32(0), self.learning_rate * fraction(0))
+            key = jax.random.key_data(jax.random.key(self.seed))
+            eta = jnp.float32(self.learning_rate)
+            return WageState(jnp.int32(0), key, eta, eta * fraction(0))
 
-        def update(
-            updates: PyTree, state: Any, params: PyTree | None = None
-        ) -> tuple[PyTree, WageState]:
-            rate = self.learning_rate * fraction(state.step)
+        def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
+            rate = state.eta * fraction(state.step)
             weights, tree = jax.tree.flatten(params)
-            key = jax.random.fold_in(jax.random.key(self.seed), state.step)
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             keys = jax.random.split(key, len(weights))
             moves = [
                 self._moved(w, whole_steps(g, rate, draw(k, w.shape), unit)) - w
                 for w, g, k in zip(weights, jax.tree.leaves(updates), keys, strict=True)
             ]
-            return jax.tree.unflatten(tree, moves), WageState(state.step + 1, rate)
+            kept = state._replace(step=state.step + 1, learning_rate=rate)
+            return jax.tree.unflatten(tree, moves), kept
 
         return optax.GradientTransformation(init, update)
 

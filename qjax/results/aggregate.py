@@ -71,7 +71,7 @@ class Group:
 
     def by_seed(self, form: Form) -> dict[int, float]:
         """Percent correct of one form, by seed; runs without that form are left out."""
-        values = {run.seed: run.accuracy[form] for run in self.runs}
+        values = {run.seed: accuracy(run, form) for run in self.runs}
         if len(values) < len(self.runs):
             raise ValueError(
                 f"seed: two runs of the group of {self.first.config_hash} "
@@ -87,6 +87,16 @@ class Group:
     def headline(self) -> Summary | None:
         """The simulated network's accuracy; the float network's where nothing is quantized."""
         return self.summary("simulated") or self.summary("float")
+
+
+def accuracy(run: RunRecord, form: Form) -> float | None:
+    """Fraction correct of one form, None where it was not measured or there is none.
+
+    Older records give an integer accuracy where no layer with weights was integer.
+    """
+    if form == "integer" and not run.integer["accumulator_bits"]:
+        return None
+    return run.accuracy[form]
 
 
 def group(records: Sequence[RunRecord]) -> list[Group]:

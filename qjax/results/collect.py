@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qjax.results.aggregate import accuracy
 from qjax.results.schema import RunRecord, read
 
 
@@ -69,8 +70,10 @@ def tidy(records: Sequence[RunRecord]) -> list[dict[str, object]]:
             "seed": r.seed,
             "float": _percent(r.accuracy["float"]),
             "simulated": _percent(r.accuracy["simulated"]),
-            "integer": _percent(r.accuracy["integer"]),
-            "predictions_agree": _percent(r.agreement["predictions"]),
+            "integer": _percent(accuracy(r, "integer")),
+            "predictions_agree": _percent(
+                r.agreement["predictions"] if accuracy(r, "integer") is not None else None
+            ),
             "weight_bytes": r.integer["weight_bytes"],
             "bit_operations": r.bit_operations,
             "seconds": r.seconds,

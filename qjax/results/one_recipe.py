@@ -25,13 +25,14 @@ class OneRecipePage:
     """One table for each of `settings`, each the values that its runs share.
 
     `bits` are the columns (weights, activations); `reference` is the method the others are compared
-    with.
+    with. `methods` have a row all the same where none of their runs is there.
     """
 
     title: str
     reference: str
     bits: tuple[tuple[int, int], ...]
     settings: tuple[dict[str, Any], ...]
+    methods: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for setting in self.settings:
@@ -98,14 +99,14 @@ class OneRecipePage:
 
     def _accuracies(self, cells: Cells, form: Form) -> str:
         rows = []
-        for method in dict.fromkeys(method for method, _ in cells):
+        for method in self._methods(cells):
             found = [cells.get((method, bits)) for bits in self.bits]
             rows.append([method, *(summary_cell(g.summary(form)) if g else _NO_RUN for g in found)])
         return f"### Accuracy, {form}\n\n{markdown_table(self._header(), rows)}"
 
     def _differences(self, cells: Cells) -> str:
         rows = []
-        for method in dict.fromkeys(method for method, _ in cells):
+        for method in self._methods(cells):
             row = [method]
             for bits in self.bits:
                 ours, reference = cells.get((method, bits)), cells.get((self.reference, bits))
@@ -120,6 +121,9 @@ class OneRecipePage:
         return head + (
             markdown_table(self._header(), rows) if rows else "No other method was run.\n"
         )
+
+    def _methods(self, cells: Cells) -> list[str]:
+        return sorted({method for method, _ in cells} | set(self.methods))
 
     def _header(self) -> list[str]:
         return ["Method", *(f"{w}/{a}" for w, a in self.bits)]

@@ -42,10 +42,11 @@ def load_page(folder: Path) -> Page:
             methods, without = tuple(settings["methods"]), tuple(settings.get("leave_out", ()))
             return PaperPage(settings["title"], methods, expected, without)
         if kind == "one_recipe":
-            _require(settings, {"kind", "title", "reference", "bits", "settings"})
+            keys = {"kind", "title", "reference", "bits", "settings"}
+            _require(settings, keys, {"methods"})
             bits = tuple((w, a) for w, a in settings["bits"])
-            shared = tuple(settings["settings"])
-            return OneRecipePage(settings["title"], settings["reference"], bits, shared)
+            shared, methods = tuple(settings["settings"]), tuple(settings.get("methods", ()))
+            return OneRecipePage(settings["title"], settings["reference"], bits, shared, methods)
         if kind == "question":
             _require(settings, {"kind", "title", "tables"}, {"pareto"})
             tables = tuple(Question(**table) for table in settings["tables"])

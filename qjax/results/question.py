@@ -11,7 +11,8 @@ from qjax.results.markdown import bits_text, difference_cell, markdown_table, su
 _READING = """\
 Mean top-1 percent over n seeds, with the standard deviation. Differences are paired by seed, in
 points, with a 95 % Student t interval; bold where the interval leaves zero out. The intervals are
-not corrected for how many of them there are.
+not corrected for how many of them there are. *no run*: planned, but not carried out; a dash: not
+planned.
 """
 NO_RUN = "no run"
 _BITS = "bits"
@@ -29,6 +30,7 @@ class Question:
     `where` says which runs belong here: a value, or a list of values, for each field it names.
     `reference` is the row that the others are compared with, in their own column or, where it was
     run in one column only, in that. `order` is the order of the columns, alphabetical by default.
+    `planned` names the columns that each row is to be run in: without a run they say so.
     """
 
     title: str
@@ -37,8 +39,13 @@ class Question:
     columns: str
     reference: str
     order: Sequence[Any] = ()
+    planned: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not all(isinstance(columns, list) for columns in self.planned.values()):
+            raise ValueError(
+                f"planned must be a list of columns for each row it names; got {self.planned!r}"
+            )
         for name in (self.rows, self.columns):
             if name not in _FIELDS:
                 raise ValueError(
@@ -98,13 +105,13 @@ class Question:
         return True
 
     def _rows(self, cells: Cells) -> list[str]:
-        names = sorted({row for row, _ in cells})
+        names = sorted({row for row, _ in cells} | self.planned.keys())
         return sorted(names, key=lambda name: name != self.reference)
 
     def _columns(self, cells: Cells) -> list[str]:
         wanted = [str(value) for value in self.order]
         # A reference that has one column of its own (float) shares the others' columns.
-        names = {column for row, column in cells if row != self.reference}
+        names = {column for row, column in cells if row != self.reference} | self._planned()
         names = names or {column for _, column in cells}
         return sorted(names, key=lambda n: (wanted.index(n) if n in wanted else len(wanted), n))
 
@@ -112,8 +119,11 @@ class Question:
         alone = self._alone(cells)
         if name == self.reference and alone is not None:
             return [name, *[summary_cell(alone.headline())] * len(self._columns(cells))]
-        found = [cells.get((name, column)) for column in self._columns(cells)]
-        return [name, *(summary_cell(group.headline()) if group else NO_RUN for group in found)]
+        row = [name]
+        for column in self._columns(cells):
+            found = cells.get((name, column))
+            row.append(summary_cell(found.headline()) if found else self._missing(name, column))
+        return row
 
     def _against(self, cells: Cells, name: str) -> list[str]:
         row = [name]
@@ -121,15 +131,24 @@ class Question:
             ours = cells.get((name, column))
             reference = cells.get((self.reference, column)) or self._alone(cells)
             if ours is None or reference is None:
-                row.append(NO_RUN if ours is None else f"no run of {self.reference}")
+                missing = self._missing(name, column)
+                row.append(missing if ours is None else f"no run of {self.reference}")
                 continue
             row.append(difference_cell(paired_difference(_by_seed(ours), _by_seed(reference))))
         return row
 
+    def _planned(self) -> set[str]:
+        return {str(column) for columns in self.planned.values() for column in columns}
+
+    def _missing(self, row: str, column: str) -> str:
+        """What stands in a cell without a run."""
+        is_planned = column in map(str, self.planned.get(row, []))
+        return NO_RUN if is_planned or not self.planned else summary_cell(None)
+
     def _alone(self, cells: Cells) -> Group | None:
         """The reference's group, where it was run in one column that no other row has."""
         found = [column for row, column in cells if row == self.reference]
-        others = {column for row, column in cells if row != self.reference}
+        others = {column for row, column in cells if row != self.reference} | self._planned()
         if len(found) != 1 or found[0] in others:
             return None
         return cells[self.reference, found[0]]

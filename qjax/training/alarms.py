@@ -91,7 +91,8 @@ def find(place: str, row: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         yield "oscillating", f"{share} of the weight codes go back and forth; lower the rate"
     if place.endswith(".weight") and row["sqnr_db"] < WEAK_WEIGHTS_DB:
         yield "weak", f"{row['sqnr_db']:.1f} dB of signal to noise; use more bits or another grid"
-    if row.get("gradient_norm") == 0:
+    # Weights that are all held (the last part of ELQ) receive none on purpose.
+    if row.get("gradient_norm") == 0 and row.get("held", 0) < 1:
         yield "no_gradient", "no gradient reaches the weights; look for a dead layer behind it"
 
 

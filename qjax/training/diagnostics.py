@@ -215,12 +215,14 @@ def make_diagnosis(graphs: Graphs, loss: Loss) -> Callable[[TrainState, Array, A
 
 
 def _numbers(slot: Slot) -> dict[str, float]:
-    """Learned numbers and statistics under their own names; of arrays the mean."""
+    """Learned numbers and statistics under their own names, and the share of weights that are held
+    at their codes; of arrays the mean.
+    """
     kinds = slot.quantizer.kinds
     return {
         name: float(np.mean(value))
         for name, value in slot.values().items()
-        if kinds[name] in ("learned", "statistic")
+        if kinds[name] in ("learned", "statistic") or name == "held"
     }
 
 

@@ -14,6 +14,7 @@ from qjax.integerize import IntegerNetwork, integerize
 from qjax.layers.linear import IntegerLinear
 from qjax.surgery import LayerRow, layer_table
 from qjax.training.devices import Devices
+from qjax.training.gradient_bits import gradient_bits
 from qjax.training.spec import RunSpec
 
 
@@ -54,6 +55,8 @@ def evaluate_float(spec: RunSpec, model: nnx.Module, accuracy: float) -> Outcome
 def evaluate(spec: RunSpec, model: nnx.Module, float_accuracy: float | None) -> Outcome:
     """Simulated and integer accuracy of a quantized model on the held-out split.
 
+    A network in which every layer with weights computes in float has no integer form to measure.
+
     Raises:
         ValueError: a layer that has no integer form.
         AssertionError: a float in the integer part; that would be a defect of qjax.
@@ -67,10 +70,16 @@ def evaluate(spec: RunSpec, model: nnx.Module, float_accuracy: float | None) -> 
         float(np.mean(classes == data.test_labels))
         for classes in (agreement.simulated_classes, agreement.integer_classes)
     ]
+    some = bool(_linear(network))
+    policy_name = settings.policy_name if some else None
     return Outcome(
-        accuracy={"float": float_accuracy, "simulated": right[0], "integer": right[1]},
-        agreement=_agreement(agreement),
-        integer=_integer_part(rows, network, not floats) | {"policy": settings.policy_name},
+        accuracy={
+            "float": float_accuracy,
+            "simulated": right[0],
+            "integer": right[1] if some else None,
+        },
+        agreement=_agreement(agreement) if some else {"predictions": None, "codes": {}},
+        integer=_integer_part(rows, network, some and not floats) | {"policy": policy_name},
         layers=_layers(rows, network),
         bit_operations=_bit_operations(rows, network),
     )
@@ -85,8 +94,7 @@ def result(
         **spec.names,
         "w_bits": spec.w_bits,
         "a_bits": spec.a_bits,
-        "e_bits": spec.e_bits,
-        "g_bits": spec.g_bits,
+        **gradient_bits(spec, model),
         "seed": spec.seed,
         "epochs": sum(phase.epochs for phase in spec.phases),
         "accuracy": outcome.accuracy,

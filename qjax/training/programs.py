@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Hashable
 from typing import Any
 
-ANY = 1.0
+ANY = 1
 """What stands for a traced number of an optimizer; within the range of each."""
 
 

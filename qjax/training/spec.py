@@ -97,7 +97,8 @@ class RunSpec:
         config: the resolved configuration, plain values.
         hooks: the method's part in every quantized phase, beside what the phase brings itself;
             their `initialise` opens the run, whatever its first phase.
-        e_bits, g_bits: of errors and weight gradients, for the record; None in float.
+        e_bits, g_bits: of errors and weight gradients; the record has them where quantizers of
+            these widths are in force.
         norm: how batch normalization meets the weight quantizers from the first quantized phase on,
             a class of `qjax.layers.norm`; None for separate.
         load_teacher: the trained network of a run folder, for `Teacher.folder`.

@@ -86,6 +86,19 @@ def test_error_bits_are_traced() -> None:
     assert list(groups(jobs).values()) == [[0, 1]]
 
 
+WAGE = "+experiment=eight_bit_update"
+
+
+@pytest.mark.parametrize("words", ["seed=3", "optim.learning_rate=8", "e_bits=4", "method=other"])
+def test_rate_and_seed_of_an_update_in_whole_steps_are_traced(words: str) -> None:
+    assert list(groups(configs(WAGE, f"{WAGE} {words}")).values()) == [[0, 1]]
+
+
+@pytest.mark.parametrize("words", ["optim.stochastic=false", "optim.scaled=false", "g_bits=4"])
+def test_what_an_update_in_whole_steps_is_divides(words: str) -> None:
+    assert list(groups(configs(WAGE, f"{WAGE} {words}")).values()) == [[0], [1]]
+
+
 def test_numbers_are_taken_out_wherever_they_stand() -> None:
     one, two = (
         {"phases": [Rule(output=Pact(bits)), Sgd(rate)]} for bits, rate in ((2, 0.1), (4, 1))

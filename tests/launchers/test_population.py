@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from qjax.launchers.jobs import LOG
 from qjax.launchers.stack import Stack
@@ -16,18 +17,24 @@ from qjax.methods.affine import AffineActivation, AffineWeight
 from qjax.methods.dorefa import DoReFaActivation, DoReFaWeight
 from qjax.methods.lsq import Lsq
 from qjax.methods.pact import Pact
+from qjax.methods.wage import WageActivation, WageWeight
+from qjax.methods.wage_training import SumOfSquares, WageError, WageStart
+from qjax.methods.wage_update import WageSgd
+from qjax.models.wage import WageLeNet
 from qjax.recipe import Recipe, Rule
 from qjax.record import read, read_metrics
 from qjax.training.checkpoint import checkpoints, load_arrays
+from qjax.training.hooks import Hooks
 from qjax.training.loop import PhaseLoop
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
 from qjax.training.programs import Programs
 from qjax.training.run import CHECKPOINTS, Run
+from qjax.training.schedules import Constant
 from qjax.training.spec import RunSpec
 from tests.launchers.command import TINY, command, command_outside, jobs_in
 from tests.training.folders import assert_same_run
-from tests.training.small import Tiny, spec
+from tests.training.small import DATA, Tiny, spec
 
 METHODS = {
     "pact": lambda w, a: (AffineWeight(w), Pact(a, decay=0.01 * a)),
@@ -65,6 +72,47 @@ def test_runs_that_share_programs_are_the_single_runs(method: str, tmp_path: Pat
         assert_same_run(tmp_path / f"shared{number}", tmp_path / f"single{number}")
     sums = {read(tmp_path / f"shared{number}").config_hash for number in range(len(MEMBERS))}
     assert len(sums) == len(MEMBERS)
+
+
+# Powers of two ask for it.
+SYMMETRIC = dataclasses.replace(DATA, mean=(0.5,), std=(0.5,))
+
+
+def wage(seed: int, rate: float) -> RunSpec:
+    """A run of WAGE's network, its weights moved in whole steps."""
+    error, act = WageError(8), WageActivation(8)
+    rules = (
+        Rule("first", input=act),
+        Rule("last", error=error),
+        Rule(kind="act", output=act, error=error),
+        Rule(weight=WageWeight(2)),
+    )
+    rule = WageSgd(rate, Constant(), seed=seed)
+    model = {"image": 6, "widths": (4, 4, 8), "padding": "SAME", "classes": 3}
+    made = spec(
+        Phase("quantized", 1, rule),
+        data=SYMMETRIC,
+        recipe=Recipe(rules),
+        seed=seed,
+        config={"seed": seed, "rate": rate},
+        hooks=Hooks(initialise=(WageStart(),), loss=SumOfSquares()),
+    )
+    return dataclasses.replace(made, make_model=lambda: WageLeNet(**model, rngs=nnx.Rngs(seed)))
+
+
+@pytest.mark.slow
+def test_members_whose_weights_move_in_whole_steps_are_the_single_runs(tmp_path: Path) -> None:
+    programs, made = Programs(), []
+    members = ((0, 8.0), (1, 1.0))
+    for number, values in enumerate(members):
+        Run(wage(*values), tmp_path / f"shared{number}", programs)()
+        made.append(programs.made)
+    assert set(made) == {made[0]}, "a later member compiled something of its own"
+    Run(wage(*members[1]), tmp_path / "single")()
+    assert_same_run(tmp_path / "shared1", tmp_path / "single")
+    ends = [load_arrays(checkpoints(tmp_path / f"shared{n}" / CHECKPOINTS)[-1]) for n in (0, 1)]
+    name = next(name for name in ends[0] if name.startswith("trainable"))
+    assert not np.array_equal(ends[0][name], ends[1][name])
 
 
 def test_a_later_member_compiles_its_integer_network_alone(

@@ -1,5 +1,6 @@
 """Means, spreads and paired intervals, against figures worked out by hand."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qjax.results.aggregate import Summary, group, paired_difference, summarize
+from qjax.results.collect import tidy
 from qjax.results.schema import RunRecord
 
 Make = Callable[..., RunRecord]
@@ -44,6 +46,23 @@ def test_a_form_that_was_not_run_has_no_summary(make_record: Make) -> None:
     (found,) = group([make_record(float=0.9, w_bits=32, a_bits=32)])
     assert found.summary("integer") is None
     assert found.headline() == Summary(90.0, None, 1)
+
+
+def test_a_network_without_an_integer_layer_has_no_integer_accuracy(make_record: Make) -> None:
+    integer = {
+        "float_free": True,
+        "float_layers": ["conv1"],
+        "weight_bytes": 1000,
+        "accumulator_bits": {},
+        "policy": "q31_even",
+    }
+    records = [make_record(simulated=0.9, integer=0.9)]
+    changed = dataclasses.replace(records[0], integer=integer, group_hash="floats", seed=1)
+    some, none = group([*records, changed])
+    assert some.summary("integer") == Summary(90.0, None, 1)
+    assert none.summary("integer") is None and none.summary("simulated") is not None
+    row = tidy([changed])[0]
+    assert row["integer"] is None and row["predictions_agree"] is None
 
 
 def test_a_seed_twice_in_a_group_is_an_error(make_record: Make) -> None:

@@ -154,6 +154,13 @@ def test_one_recipe_pairs_by_seed(make_record: Make) -> None:
     assert "6 runs, 0.02 hours together." in text
 
 
+def test_one_recipe_keeps_a_row_for_a_method_without_a_run(make_record: Make) -> None:
+    setting = {"data": "cifar10", "model": "resnet20"}
+    page = OneRecipePage("T", "pact", ((4, 4),), (setting,), methods=("lsq", "pact"))
+    lines = page.text(group([make_record(simulated=0.9)])).splitlines()
+    assert lines.count("| lsq | no run |") == 3
+
+
 def test_one_recipe_warns_of_several(make_record: Make) -> None:
     page = OneRecipePage("One", "minmax", ((4, 4),), ({"data": "d", "model": "m"},))
     shared = {"data": "d", "model": "m", "simulated": 0.5}

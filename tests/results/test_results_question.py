@@ -1,15 +1,18 @@
 """Pages of open questions, from made-up records."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from qjax.results.aggregate import Group, group
+from qjax.results.one_recipe import OneRecipePage
 from qjax.results.page import load_page, write_page
-from qjax.results.question import Question
+from qjax.results.question import Question, QuestionPage
 from qjax.results.schema import RunRecord
 
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 Make = Callable[..., RunRecord]
 
 TABLE = """\
@@ -57,6 +60,43 @@ def test_without_runs_the_page_says_so(tmp_path: Path):
     assert len(write_page(load_page(tmp_path), "ask", [], tmp_path / "out")) == 2
     text = (tmp_path / "out" / "table.md").read_text()
     assert "## By place\n\nNo run." in text and "No run to draw." in text
+
+
+PLANNED = TABLE + "    planned: {tanh: [ends, body], clip: [ends, body, all], scaled: [all]}\n"
+
+
+def test_what_was_planned_has_its_row_and_column_without_a_run(make_record: Make, tmp_path: Path):
+    (tmp_path / "table.yaml").write_text(PLANNED)
+    write_page(load_page(tmp_path), "ask", made(make_record), tmp_path / "out")
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert "| method | recipe ends | recipe body | recipe all |" in lines
+    assert "| none | 90.00 ± 0.00 (n=2) | 90.00 ± 0.00 (n=2) | 90.00 ± 0.00 (n=2) |" in lines
+    assert "| clip | no run | 90.00 ± 0.00 (n=2) | no run |" in lines
+    assert "| tanh | 75.00 ± 7.07 (n=2) | 88.00 ± 0.00 (n=2) | – |" in lines
+    assert lines.count("| scaled | – | – | no run |") == 2  # accuracies and differences
+
+
+def test_a_reference_in_one_of_its_planned_columns_stays_there(make_record: Make):
+    table = Question("By width", {}, "method", "bits", "wage", planned={"wage": ["4/4", "8/8"]})
+    lines = table.text(group([make_record(method="wage", simulated=0.9)])).splitlines()
+    assert "| wage | 90.00 (n=1) | no run |" in lines
+
+
+def test_planned_columns_are_a_list_for_each_row():
+    with pytest.raises(ValueError, match="planned must be a list of columns for each row"):
+        Question("Q", {}, "method", "bits", "none", planned={"pact": 4})
+
+
+@pytest.mark.parametrize("folder", sorted(EXPERIMENTS.glob("*/jobs*.txt")), ids=str)
+def test_every_method_of_the_jobs_is_planned(folder: Path):
+    page = load_page(folder.parent)
+    if isinstance(page, QuestionPage):
+        rows = {row for table in page.tables for row in (*table.planned, table.reference)}
+    elif isinstance(page, OneRecipePage):
+        rows = {*page.methods, "none"}
+    else:
+        pytest.skip("a paper's page plans no runs")
+    assert set(re.findall(r"\bmethod=(\w+)", folder.read_text())) <= rows
 
 
 def test_two_configurations_in_one_cell_are_named(make_record: Make):

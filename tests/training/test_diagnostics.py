@@ -10,6 +10,8 @@ import pytest
 
 from qjax.methods.affine import AffineActivation, AffineWeight
 from qjax.methods.dorefa import DoReFaWeight
+from qjax.methods.elq import ElqWeight
+from qjax.methods.elq_partition import HoldPart
 from qjax.methods.pact import Pact
 from qjax.recipe import Recipe, Rule
 from qjax.training.alarms import Alarms, find
@@ -23,7 +25,7 @@ from qjax.training.diagnostics import (
     statistics,
 )
 from qjax.training.histograms import counted
-from qjax.training.hooks import CrossEntropy
+from qjax.training.hooks import CrossEntropy, Hooks
 from qjax.training.optimizers import Sgd
 from qjax.training.phases import Phase
 from tests.training.small import loop, rules, spec, steps
@@ -177,6 +179,8 @@ HEALTHY = {"zeros": 0.3, "levels": 14.0, "dead_codes": 0.125, "sqnr_db": 20.0, "
         ({"oscillating": 0.4}, "oscillating"),
         ({"sqnr_db": 0.5}, "weak"),
         ({"gradient_norm": 0.0}, "no_gradient"),
+        ({"gradient_norm": 0.0, "held": 0.875}, "no_gradient"),
+        ({"gradient_norm": 0.0, "held": 1.0}, None),
     ],
 )
 def test_alarms_know_what_is_wrong(changes, kind):
@@ -202,6 +206,16 @@ def test_a_clip_far_too_large_raises_an_alarm_that_names_the_layer():
     list(steps(made, 1))
     (text, *_) = Alarms().check(diagnose().report, "p", 1)
     assert text.startswith("act.output: everything is rounded to zero")
+
+
+@pytest.mark.parametrize("portion", [0.5, 1.0])
+def test_weights_that_are_held_raise_no_alarm(portion):
+    recipe = Recipe((*rules()[:2], Rule(weight=ElqWeight(2), output=Pact(4))))
+    phase = Phase("p", 1, Sgd(0.01), hooks=Hooks(start=(HoldPart(portion),)))
+    _, diagnose = diagnosed(spec(phase, recipe=recipe))
+    row = diagnose().report["conv.weight"]
+    assert row["held"] == portion and (row["gradient_norm"] == 0) == (portion == 1)
+    assert "no_gradient" not in [kind for kind, _ in find("conv.weight", row)]
 
 
 def test_ranges_are_reported_by_name():
