@@ -6,6 +6,10 @@
     python -m qjax.compare file=NET.tflite detail=true     one more line for each operator
     python -m qjax.compare file=mlperf_resnet8.tflite      a published network, fetched first
 
+The runtime has a process of its own, since a file can end it or never end: `timeout` seconds (300)
+for its start and for each batch of 20 samples at most, `memory` MiB (8192), and beyond them an
+error.
+
 Each operator is given the runtime's own inputs (LiteRT with its reference kernels, onnxruntime with
 its nodes as they stand), so that a difference is found where it arises. Prints one line of JSON:
 `operators`, `compared_codes`, `mismatched_codes`, `argmax_agreement` (end to end; null where there
@@ -22,6 +26,7 @@ from pathlib import Path
 
 from qjax.data.cache import cache_folder, work_folder
 from qjax.data.origins import run_client
+from qjax.program.apart import Limits
 from qjax.program.arguments import flag, key_values, whole
 from qjax.program.comparison import (
     RuntimeUnfit,
@@ -33,7 +38,7 @@ from qjax.program.comparison import (
 )
 from qjax.program.reference_models import KNOWN, bring
 
-_KEYS = ("file", "samples", "data", "seed", "detail")
+_KEYS = ("file", "samples", "data", "seed", "detail", "timeout", "memory")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,10 +54,14 @@ def main(arguments: Sequence[str]) -> int:
             raise ValueError("file must be given: file=NET.tflite")
         samples = whole(options, "samples", 100, least=1)
         detail = flag(options, "detail", False)
+        limits = Limits(
+            whole(options, "memory", Limits.memory, least=1),
+            whole(options, "timeout", Limits.timeout, least=1),
+        )
         inputs = _inputs(options.get("data"), samples, whole(options, "seed", 0, least=0))
         path = _path(options["file"])
         compare = compare_onnx if path.suffix == ".onnx" else compare_tflite
-        result = compare(path, samples, inputs)
+        result = compare(path, samples, inputs, limits)
     except RuntimeUnfit as error:
         print(json.dumps({"skipped": str(error)}))
         return 0

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from qjax.program.apart import Limits
 from qjax.program.comparison import (
     Comparison,
     RuntimeUnfit,
@@ -112,7 +113,7 @@ def compared(exported: Exported, name: str, pixels: Pixels) -> Comparison:
     compare = FORMATS[name].compare
     if compare is None:
         raise ValueError(f"format {name} has no runtime of its own to compare operators with")
-    return compare(exported.path, len(pixels), image_inputs(pixels))
+    return compare(exported.path, len(pixels), image_inputs(pixels), Limits())
 
 
 def stablehlo_differs(exported: Exported, pixels: Pixels) -> int:

@@ -6,7 +6,7 @@ import pytest
 from qjax.core.host import HostArray
 from qjax.core.tables import round_half_away
 from qjax.program import ops
-from qjax.program.onnx import reference as onnxruntime
+from qjax.program.onnx.session import session
 from qjax.program.program import Program
 from qjax.program.run import run, runner
 from qjax.program.tensor import Quantization, Tensor
@@ -53,8 +53,6 @@ def test_a_pixel_gets_the_code_of_onnxruntime(pixels: int):
         [make.make_tensor("s", kind.FLOAT, [], [step]), make.make_tensor("z", kind.INT8, [], [0])],
     )
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8)
-    (theirs,) = onnxruntime.session(model.SerializeToString(), optimized=False).run(
-        None, {"x": PIXELS}
-    )
+    (theirs,) = session(model.SerializeToString(), optimized=False).run(None, {"x": PIXELS})
     ours = run(quantize(step, 0, "f32_even"), PIXELS)["y"]
     np.testing.assert_array_equal(np.asarray(ours), theirs)

@@ -8,6 +8,7 @@ import pytest
 
 from qjax import compare, inspect
 from qjax.data.cache import cache_folder, is_cached
+from qjax.program.apart import Apart
 from qjax.program.comparison import compare_tflite, image_inputs
 from qjax.program.litert import Reference
 from qjax.program.reference_models import KNOWN, RESNET8, bring, place
@@ -45,13 +46,14 @@ def test_compare_prints_one_line_of_json(file: Path, capsys: pytest.CaptureFixtu
 
 
 def test_compare_counts_a_difference(file: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    def other(self, inputs, numbers):
-        values = original(self, inputs, numbers)
-        values[numbers[-1]][0, 0, 2] ^= 1
-        return values
+    def other(self, wanted, inputs):
+        *values, last = original(self, wanted, inputs)
+        changed = last.copy()
+        changed[0, 0, 2] ^= 1
+        return [*values, changed]
 
-    original = Reference.run
-    monkeypatch.setattr(Reference, "run", other)
+    original = Apart.run
+    monkeypatch.setattr(Apart, "run", other)
     assert compare.main([f"file={file}", "samples=30"]) == 1
     # One in each of two batches.
     assert json.loads(capsys.readouterr().out)["mismatched_codes"] == 2
