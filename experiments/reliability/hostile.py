@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import flatbuffers
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -12,6 +13,7 @@ from qjax.core.host import HostArray
 from qjax.program import ops
 from qjax.program.program import Program
 from qjax.program.tensor import Quantization, Tensor
+from qjax.program.tflite_file import schema
 from qjax.program.tflite_write import write_tflite
 
 
@@ -102,3 +104,75 @@ RUN: Mapping[str, Callable[[Path], None]] = MappingProxyType(
     }
 )
 """Files that a reader takes and a runtime fails on, by name."""
+
+
+def shared_scales(path: Path) -> None:
+    """4,000 tensors that share one list of 100,000 scales: 1.6 GB, were it copied for each."""
+    path.write_bytes(_shared(scales=100_000, tensors=4000))
+
+
+def shared_operands(path: Path) -> None:
+    """20,000 operators that are one table of 1,024 operands."""
+    path.write_bytes(_shared(operands=1024, operators=20_000))
+
+
+def shared_names(path: Path) -> None:
+    """50,000 tensors that are one table, whose name has 4 MB."""
+    path.write_bytes(_shared(name=4_000_000, tensors=50_000))
+
+
+def _shared(
+    scales: int = 1, tensors: int = 1, operands: int = 1, operators: int = 1, name: int = 1
+) -> bytes:
+    """A .tflite file in which every tensor is one table, and every operator another."""
+    generated = schema()
+    builder = flatbuffers.Builder(1024)
+
+    def table(kind: str, **fields: int) -> int:
+        getattr(generated, f"{kind}Start")(builder)
+        for field, value in fields.items():
+            getattr(generated, f"{kind}Add{field}")(builder, value)
+        return builder.EndObject()
+
+    def offsets(number: int, times: int = 1) -> int:
+        builder.StartVector(4, times, 4)
+        for _ in range(times):
+            builder.PrependUOffsetTRelative(number)
+        return builder.EndVector()
+
+    places = builder.CreateNumpyVector(np.zeros(operands, np.int32))
+    units = table(
+        "QuantizationParameters",
+        Scale=builder.CreateNumpyVector(np.ones(scales, np.float32)),
+    )
+    shape = builder.CreateNumpyVector(np.ones(1, np.int32))
+    one = table(
+        "Tensor", Shape=shape, Type=9, Name=builder.CreateString("x" * name), Quantization=units
+    )
+    operator = table("Operator", Inputs=places, Outputs=places)
+    graph = table(
+        "SubGraph",
+        Tensors=offsets(one, tensors),
+        Inputs=places,
+        Outputs=places,
+        Operators=offsets(operator, operators),
+    )
+    model = table(
+        "Model",
+        Version=3,
+        OperatorCodes=offsets(table("OperatorCode", BuiltinCode=22, Version=1)),
+        Subgraphs=offsets(graph),
+        Buffers=offsets(table("Buffer")),
+    )
+    builder.Finish(model, b"TFL3")
+    return bytes(builder.Output())
+
+
+READ: Mapping[str, Callable[[Path], None]] = MappingProxyType(
+    {
+        "scales.tflite": shared_scales,
+        "operands.tflite": shared_operands,
+        "names.tflite": shared_names,
+    }
+)
+"""Files that a reader must refuse before it copies what their tables share, by name."""
