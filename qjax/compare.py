@@ -13,8 +13,10 @@ error.
 Each operator is given the runtime's own inputs (LiteRT with its reference kernels, onnxruntime with
 its nodes as they stand), so that a difference is found where it arises. Prints one line of JSON:
 `operators`, `compared_codes`, `mismatched_codes`, `argmax_agreement` (end to end; null where there
-is none), `unsupported`; `skipped` with the reason where this processor's onnxruntime is no
-reference. `data` names a set of `python -m qjax.data list`; its test images are taken.
+is none), `unsupported`, and with `data` the `accuracy` of the program and of the runtime on so many
+`labels` (null where it has no one class a sample); `skipped` with the reason where this processor's
+onnxruntime is no reference. `data` names a set of `python -m qjax.data list`; its test images are
+taken.
 """
 
 import dataclasses
@@ -24,13 +26,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from qjax.data.cache import cache_folder, work_folder
 from qjax.data.origins import run_client
 from qjax.program.apart import Limits
 from qjax.program.arguments import flag, key_values, whole
 from qjax.program.comparison import (
     RuntimeUnfit,
-    Samples,
     compare_onnx,
     compare_tflite,
     image_inputs,
@@ -58,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
             whole(options, "memory", Limits.memory, least=1),
             whole(options, "timeout", Limits.timeout, least=1),
         )
-        inputs = _inputs(options.get("data"), samples, whole(options, "seed", 0, least=0))
+        seed = whole(options, "seed", 0, least=0)
+        images, labels = _test_images(options.get("data"), samples)
+        inputs = random_inputs(seed) if images is None else image_inputs(images)
         path = _path(options["file"])
         compare = compare_onnx if path.suffix == ".onnx" else compare_tflite
         result = compare(path, samples, inputs, limits)
@@ -68,7 +73,10 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    print(json.dumps(result.summary()))
+    summary = result.summary()
+    if labels is not None:
+        summary |= {"accuracy": result.accuracy(labels), "labels": len(labels)}
+    print(json.dumps(summary))
     if detail:
         for row in result.results:
             print(json.dumps(dataclasses.asdict(row)))
@@ -93,19 +101,21 @@ def _download(arguments: Sequence[str]) -> bytes:
         return wheel.read_bytes()
 
 
-def _inputs(data: str | None, samples: int, seed: int) -> Samples:
+def _test_images(data: str | None, samples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """A set's first test images and their labels."""
     if data is None:
-        return random_inputs(seed)
+        return None, None
     try:
         loader = importlib.import_module(f"qjax.data.{data}")
-        images = loader.load().test_images
+        found = loader.load()
+        images, labels = found.test_images, found.test_labels
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(
             f"data must name a set of `python -m qjax.data list`, got {data}"
         ) from error
     if samples > len(images):
         raise ValueError(f"samples must be at most {len(images)}, the test images, got {samples}")
-    return image_inputs(images)
+    return images[:samples], labels[:samples]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
 """Programs on samples that are stacked, whatever first axis the file gives its tensors."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
+from qjax.program.apart import Limits
 from qjax.program.program import Program
+from qjax.program.tensor import DTYPES, Tensor
+
+_BATCH = 20
+_PART = 8
+"""The kept tensors of a batch take at most one part in so many of the memory: they are copied, and
+compared as float64."""
 
 type Values = Mapping[str, np.ndarray]
 """Tensors by name, (samples, *shape in the file)."""
@@ -42,3 +49,17 @@ class Batched:
     def __call__(self, values: Values) -> np.ndarray:
         """Its output, (samples, *shape in the file)."""
         return self._call(values)
+
+
+def batch_size(kept: Sequence[Tensor], limits: Limits | None) -> int:
+    """Samples whose tensors the memory holds, `_BATCH` at most."""
+    memory = (limits or Limits()).memory
+    sample = sum(tensor.elements * np.dtype(DTYPES[tensor.dtype]).itemsize for tensor in kept)
+    size = memory * 2**20 // (_PART * max(sample, 1))
+    if size == 0:
+        needed = -(-sample * _PART // 2**20)
+        raise ValueError(
+            f"the tensors of one sample take {sample:,} bytes, which is more than 1/{_PART} of "
+            f"memory={memory} MiB; give memory={needed} if the machine has it"
+        )
+    return min(size, _BATCH)

@@ -13,19 +13,14 @@ import numpy as np
 
 from qjax.program import tflite, tflite_file
 from qjax.program.apart import Limits, opened
-from qjax.program.batched import Batched, Values
+from qjax.program.batched import Batched, Values, batch_size
 from qjax.program.imported import Import
 from qjax.program.onnx import file as onnx_file
 from qjax.program.onnx import read as onnx_read
 from qjax.program.onnx import reference as onnxruntime
 from qjax.program.program import Program
 from qjax.program.run import run
-from qjax.program.tensor import DTYPES, Tensor, code_range
-
-_BATCH = 20
-_PART = 8
-"""The kept tensors of a batch take at most one part in so many of the memory: they are copied, and
-compared as float64."""
+from qjax.program.tensor import Tensor, code_range
 
 type Samples = Callable[[Sequence[Tensor], int, int], list[np.ndarray]]
 """(inputs, first sample, number) -> for each input, (number, *its shape)."""
@@ -73,12 +68,31 @@ class Comparison:
         unsupported: one line for each operator that a program cannot hold.
         agreeing: samples on which program and runtime choose the same class, end to end.
         samples: how many; 0 where no class could be compared.
+        classes: what they choose, batch by batch: the program, the runtime.
     """
 
     results: list[OperatorResult]
     unsupported: tuple[str, ...]
     agreeing: int = 0
     samples: int = 0
+    classes: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
+
+    def accuracy(self, labels: np.ndarray) -> dict[str, float] | None:
+        """Shares of samples whose label the program and the runtime choose.
+
+        Args:
+            labels: of the samples.
+
+        Returns:
+            None where there is not one class a sample.
+        """
+        if not self.samples or self.samples != len(labels):
+            return None
+        ours, theirs = (np.concatenate(parts) for parts in zip(*self.classes, strict=True))
+        return {
+            "program": float(np.mean(ours == labels)),
+            "runtime": float(np.mean(theirs == labels)),
+        }
 
     def summary(self) -> dict[str, object]:
         """The line that `python -m qjax.compare` prints."""
@@ -172,7 +186,7 @@ def _compare(
     given = _inputs(imported)
     names = {name for single in singles for name in (*single.program.inputs, single.output)}
     names |= {tensor.name for tensor in given}
-    size = _batch_size([tensor for tensor in imported.tensors if tensor.name in names], limits)
+    size = batch_size([tensor for tensor in imported.tensors if tensor.name in names], limits)
     names -= {tensor.name for tensor in given}
     last = [] if whole is None else imported.outputs[:1]
     call = runtime(sorted(names | set(last)))
@@ -183,25 +197,12 @@ def _compare(
         for single in singles:
             single.add(values)
         if whole is not None and whole.has_classes:
-            ours = whole.classes([values[name] for name in imported.inputs])
-            theirs = np.argmax(values[imported.outputs[0]], axis=-1)
-            result.agreeing += int(np.sum(ours.reshape(theirs.shape) == theirs))
+            ours = whole.classes([values[name] for name in imported.inputs]).reshape(-1)
+            theirs = np.argmax(values[imported.outputs[0]], axis=-1).reshape(-1)
+            result.classes.append((ours, theirs))
+            result.agreeing += int(np.sum(ours == theirs))
             result.samples += theirs.size
     return result
-
-
-def _batch_size(kept: Sequence[Tensor], limits: Limits | None) -> int:
-    """Samples whose tensors the memory holds, `_BATCH` at most."""
-    memory = (limits or Limits()).memory
-    sample = sum(tensor.elements * np.dtype(DTYPES[tensor.dtype]).itemsize for tensor in kept)
-    size = memory * 2**20 // (_PART * max(sample, 1))
-    if size == 0:
-        needed = -(-sample * _PART // 2**20)
-        raise ValueError(
-            f"the tensors of one sample take {sample:,} bytes, which is more than 1/{_PART} of "
-            f"memory={memory} MiB; give memory={needed} if the machine has it"
-        )
-    return min(size, _BATCH)
 
 
 def _inputs(imported: Import) -> list[Tensor]:

@@ -15,7 +15,8 @@ from experiments.reliability import hostile
 from qjax import compare
 from qjax.core.host import HostArray
 from qjax.program.apart import Apart, Limits, opened
-from qjax.program.comparison import _batch_size, compare_tflite, random_inputs
+from qjax.program.batched import batch_size
+from qjax.program.comparison import compare_tflite, random_inputs
 from qjax.program.onnx.reference import cpu_flags
 from qjax.program.tensor import Quantization, Tensor
 from qjax.program.tflite_write import write_tflite
@@ -95,9 +96,9 @@ def test_the_process_ends_with_its_context(dense: Path):
 def test_batches_are_as_small_as_the_memory_asks():
     units = Quantization(HostArray(1.0), HostArray(0))
     kept = [Tensor(name, (None, 2**20), "int8", units) for name in "xy"]
-    assert [_batch_size(kept, Limits(memory=mib)) for mib in (16, 79, 8192)] == [1, 4, 20]
+    assert [batch_size(kept, Limits(memory=mib)) for mib in (16, 79, 8192)] == [1, 4, 20]
     with pytest.raises(ValueError, match="take 2,097,152 bytes.*memory=15 MiB; give memory=16 if"):
-        _batch_size(kept, Limits(memory=15))
+        batch_size(kept, Limits(memory=15))
 
 
 def test_a_good_file_is_compared_in_its_own_process(dense: Path, capsys: pytest.CaptureFixture):

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from qjax import compare, inspect
+from qjax.data import digits
 from qjax.data.cache import cache_folder, is_cached
 from qjax.program.apart import Apart
 from qjax.program.comparison import compare_tflite, image_inputs
@@ -57,6 +59,24 @@ def test_compare_counts_a_difference(file: Path, capsys, monkeypatch: pytest.Mon
     assert compare.main([f"file={file}", "samples=30"]) == 1
     # One in each of two batches.
     assert json.loads(capsys.readouterr().out)["mismatched_codes"] == 2
+
+
+def test_compare_gives_both_accuracies_on_labelled_images(
+    file: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (25, 12)).astype(np.uint8)
+    program = read_tflite(file)
+    codes = (images.astype(np.int16) - 128).astype(np.int8)
+    classes = np.asarray(runner(program)(codes)[program.outputs[0]]).argmax(-1)
+    # 15 of the first 20 are right.
+    labels = np.where(np.arange(25) % 4 == 0, classes + 1, classes)
+    data = SimpleNamespace(test_images=images, test_labels=labels)
+    monkeypatch.setattr(digits, "load", lambda: data)
+    assert compare.main([f"file={file}", "samples=20", "data=digits"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["labels"] == 20
+    assert found["accuracy"] == {"program": 0.75, "runtime": 0.75}
 
 
 @pytest.mark.parametrize(
