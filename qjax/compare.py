@@ -65,8 +65,10 @@ def main(arguments: Sequence[str]) -> int:
         images, labels = _test_images(options.get("data"), samples)
         inputs = random_inputs(seed) if images is None else image_inputs(images)
         path = _path(options["file"])
-        compare = compare_onnx if path.suffix == ".onnx" else compare_tflite
-        result = compare(path, samples, inputs, limits)
+        compares = {".tflite": compare_tflite, ".onnx": compare_onnx}
+        if path.suffix not in compares:
+            raise ValueError(f"file must end in {' or '.join(compares)}, got {path.name!r}")
+        result = compares[path.suffix](path, samples, inputs, limits)
     except RuntimeUnfit as error:
         print(json.dumps({"skipped": str(error)}))
         return 0

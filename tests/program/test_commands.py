@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from qjax import compare, inspect
+from qjax import audit, compare, inspect
 from qjax.data import digits
 from qjax.data.cache import cache_folder, is_cached
 from qjax.program.apart import Apart
@@ -108,6 +108,18 @@ def test_inspect_shows_programs_and_tflite_files(file: Path, tmp_path: Path, cap
     assert "dense" in capsys.readouterr().out
     assert inspect.main([str(tmp_path / "none.qjax")]) == 2
     assert "none.qjax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["stablehlo", "zip"])
+def test_a_wrong_ending_is_an_error_that_lists_the_right_ones(ending: str, tmp_path: Path, capsys):
+    path = tmp_path / f"net.{ending}"
+    path.write_bytes(b"")
+    found = inspect.main([str(path)]), audit.main([f"file={path}"]), compare.main([f"file={path}"])
+    assert found == (2, 2, 2)
+    errors = capsys.readouterr().err.splitlines()
+    told = f"error: a program's file must end in .qjax, .tflite, .onnx, got 'net.{ending}'"
+    assert errors[:2] == [told, told]
+    assert errors[2] == f"error: file must end in .tflite or .onnx, got 'net.{ending}'"
 
 
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path):
