@@ -6,11 +6,17 @@
     python -m qjax.compare file=NET.tflite detail=true     one more line for each operator
     python -m qjax.compare file=mlperf_resnet8.tflite      a published network, fetched first
 
+The runtime has a process of its own, since a file can end it or never end: `timeout` seconds (300)
+for its start and for each batch of 20 samples at most, `memory` MiB (8192), and beyond them an
+error.
+
 Each operator is given the runtime's own inputs (LiteRT with its reference kernels, onnxruntime with
 its nodes as they stand), so that a difference is found where it arises. Prints one line of JSON:
 `operators`, `compared_codes`, `mismatched_codes`, `argmax_agreement` (end to end; null where there
-is none), `unsupported`; `skipped` with the reason where this processor's onnxruntime is no
-reference. `data` names a set of `python -m qjax.data list`; its test images are taken.
+is none), `unsupported`, and with `data` the `accuracy` of the program and of the runtime on so many
+`labels` (null where it has no one class a sample); `skipped` with the reason where this processor's
+onnxruntime is no reference. `data` names a set of `python -m qjax.data list`; its test images are
+taken.
 """
 
 import dataclasses
@@ -20,12 +26,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from qjax.data.cache import cache_folder, work_folder
 from qjax.data.origins import run_client
+from qjax.program.apart import Limits
 from qjax.program.arguments import flag, key_values, whole
 from qjax.program.comparison import (
     RuntimeUnfit,
-    Samples,
     compare_onnx,
     compare_tflite,
     image_inputs,
@@ -33,7 +41,7 @@ from qjax.program.comparison import (
 )
 from qjax.program.reference_models import KNOWN, bring
 
-_KEYS = ("file", "samples", "data", "seed", "detail")
+_KEYS = ("file", "samples", "data", "seed", "detail", "timeout", "memory")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,17 +57,28 @@ def main(arguments: Sequence[str]) -> int:
             raise ValueError("file must be given: file=NET.tflite")
         samples = whole(options, "samples", 100, least=1)
         detail = flag(options, "detail", False)
-        inputs = _inputs(options.get("data"), samples, whole(options, "seed", 0, least=0))
+        limits = Limits(
+            whole(options, "memory", Limits.memory, least=1),
+            whole(options, "timeout", Limits.timeout, least=1),
+        )
+        seed = whole(options, "seed", 0, least=0)
+        images, labels = _test_images(options.get("data"), samples)
+        inputs = random_inputs(seed) if images is None else image_inputs(images)
         path = _path(options["file"])
-        compare = compare_onnx if path.suffix == ".onnx" else compare_tflite
-        result = compare(path, samples, inputs)
+        compares = {".tflite": compare_tflite, ".onnx": compare_onnx}
+        if path.suffix not in compares:
+            raise ValueError(f"file must end in {' or '.join(compares)}, got {path.name!r}")
+        result = compares[path.suffix](path, samples, inputs, limits)
     except RuntimeUnfit as error:
         print(json.dumps({"skipped": str(error)}))
         return 0
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    print(json.dumps(result.summary()))
+    summary = result.summary()
+    if labels is not None:
+        summary |= {"accuracy": result.accuracy(labels), "labels": len(labels)}
+    print(json.dumps(summary))
     if detail:
         for row in result.results:
             print(json.dumps(dataclasses.asdict(row)))
@@ -84,19 +103,21 @@ def _download(arguments: Sequence[str]) -> bytes:
         return wheel.read_bytes()
 
 
-def _inputs(data: str | None, samples: int, seed: int) -> Samples:
+def _test_images(data: str | None, samples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """A set's first test images and their labels."""
     if data is None:
-        return random_inputs(seed)
+        return None, None
     try:
         loader = importlib.import_module(f"qjax.data.{data}")
-        images = loader.load().test_images
+        found = loader.load()
+        images, labels = found.test_images, found.test_labels
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(
             f"data must name a set of `python -m qjax.data list`, got {data}"
         ) from error
     if samples > len(images):
         raise ValueError(f"samples must be at most {len(images)}, the test images, got {samples}")
-    return image_inputs(images)
+    return images[:samples], labels[:samples]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ run's policy has it: how many codes, classes and right answers that changes on `
 `compare` of them (20; 0 leaves it out), operator by operator. Logits get 8 bits unless the last
 layer has an `output` quantizer.
 
-What a format cannot express is an error that says so and names the format that can. In TFLite and
+What a format cannot express is an error that says so and names the format that can; the other
+formats are written all the same. In TFLite and
 ONNX every tensor between operators has one 8-bit grid; where sums meet before they are rounded (a
 residual addition), the recipe needs an `output` quantizer on the convolution, or `calibrate=true`
 gives it one from training images: another network than the trained one.
@@ -108,8 +109,8 @@ def _call(recorder: Recorder, path: str, twin: object) -> Callable[..., Codes]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; returns 0, 1 when a runtime's codes differ from the program's, or 2 for a
-    wrong argument or what a format cannot express.
+    """Runs the command; returns 0, 1 when a runtime's codes differ from the program's or could not
+    be compared, or 2 for a wrong argument or what a format cannot express.
     """
     if not arguments or set(arguments) & {"-h", "--help"}:
         sys.stdout.write(__doc__ or "")
@@ -175,25 +176,31 @@ class Trained:
             fill: as `qjax.program.lowering.lower.lower`.
 
         Returns:
-            1 when a runtime's codes differ, else 0.
+            2 when a format cannot hold the network or its file not be checked, which is told behind
+            the others; 1 when a runtime's codes differ or an operator was not compared; else 0.
         """
         out.mkdir(parents=True, exist_ok=True)
         images = self.test_images(max(1, *counts))
         calibration, _ = self.spec.data.sample(_CALIBRATION)
-        mismatched = 0
+        failed, errors = False, []
         for name in names:
             path = out / FORMATS[name].file
-            exported = export(self.program, name, path, calibration, fill)
-            found = check(exported, name, self.program, images, counts[1])
+            try:
+                exported = export(self.program, name, path, calibration, fill)
+                found = check(exported, name, self.program, images, counts[1])
+            except (ValueError, OSError, ImportError) as error:
+                errors.append(f"error: format {name}: {error}\n")
+                continue
             print("\n  ".join(found.lines), flush=True)
-            mismatched += found.mismatched
+            failed |= found.failed
         checkpoint = max((self.folder / CHECKPOINTS).glob("step_*"))
         size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
         print(
             f"beside {self.float_bytes:,} bytes of float32 weights and statistics, and {size:,} of "
             "the checkpoint, which has the optimizer's too"
         )
-        return int(mismatched > 0)
+        sys.stderr.write("".join(errors))
+        return 2 if errors else int(failed)
 
     def engine(self, name: str, fill: bool) -> dict[str, object]:
         """Evaluate the test set by another runtime.

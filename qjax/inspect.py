@@ -44,8 +44,10 @@ def read(path: Path) -> Program:
     Raises:
         ValueError, FileNotFoundError, ImportError: as the reader of that format.
     """
-    readers = {".tflite": read_tflite, ".onnx": read_onnx}
-    return readers.get(path.suffix, load)(path)
+    readers = {".qjax": load, ".tflite": read_tflite, ".onnx": read_onnx}
+    if path.suffix not in readers:
+        raise ValueError(f"a program's file must end in {', '.join(readers)}, got {path.name!r}")
+    return readers[path.suffix](path)
 
 
 def totals(program: Program, file_bytes: int) -> list[str]:

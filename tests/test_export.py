@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qjax import evaluate, export, inspect
+from qjax.program import tflite
 from qjax.program.engines import ENGINES
 from qjax.program.formats import FORMATS
 from qjax.train import train
@@ -52,6 +53,28 @@ def test_what_a_format_lacks_is_an_error_that_names_the_one_that_has_it(folder: 
     assert "'act3': 2 terms meet before they are rounded" in error
     assert "format=program and format=stablehlo hold any network" in error
     assert not (folder / "network.tflite").exists()
+
+
+def test_a_format_that_cannot_hold_the_network_does_not_stop_the_others(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    words = [f"folder={folder}", f"out={tmp_path}", "images=2", "compare=0"]
+    assert export.main([*words, "format=onnx,tflite,program"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split(":")[1] for line in err.splitlines()] == [" format onnx", " format tflite"]
+    assert "network.qjax: " in out and "float32 weights and statistics" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["network.qjax"]
+
+
+def test_an_operator_that_is_not_compared_is_a_failure(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    known = {word: entry for word, entry in tflite.OPERATORS.items() if word != "CONV_2D"}
+    monkeypatch.setattr(tflite, "OPERATORS", known)
+    words = [f"folder={folder}", f"out={tmp_path}", "images=2", "compare=1", "calibrate=true"]
+    assert export.main([*words, "format=tflite"]) == 1
+    shown = capsys.readouterr().out
+    assert "LiteRT (BUILTIN_REF): not compared: operator CONV_2D version" in shown
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -1,8 +1,9 @@
 """Reads thousands of damaged and hostile files of each format, and counts what becomes of them.
 
 A worker process reads one wrong file after another: each must be refused by a `ValueError` or taken
-as a program, which is then listed. What the worker cannot survive is counted by its parent, which
-starts another one behind the file that did it.
+as a program, which is then listed and, where its work is small, run once on random codes. Before
+them come the files of `hostile.py`, which are sound in form. What the worker cannot survive is
+counted by its parent, which starts another one behind the file that did it.
 
     python experiments/reliability/fuzz_files.py --files 3000
     python experiments/reliability/fuzz_files.py --files 100 --formats onnx --seed 5
@@ -24,24 +25,32 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.reliability import hostile
 from experiments.reliability.mutations import changed
 from qjax.export import program_of
 from qjax.inspect import read, totals
 from qjax.integerize import PixelInput, integerize
 from qjax.methods.affine import AffineActivation, AffineWeight
 from qjax.models.small import SmallCNN
+from qjax.program.comparison import random_inputs
 from qjax.program.formats import FORMATS, export
+from qjax.program.program import Program
+from qjax.program.run import run
+from qjax.program.statistics import multiplications
 from qjax.recipe import all_layers
 from qjax.surgery import quantize
 
 FORMS = ("program", "tflite", "onnx")
 _SECONDS = 20
+_WORK = 10**7
+"""Products and codes of a program that is run."""
 _BATCH = 500
 """Files a worker reads before the next one takes over."""
 
@@ -59,18 +68,50 @@ def write_sound(folder: Path) -> None:
         export(program, form, folder / FORMATS[form].file, pixels, fill=True)
 
 
+def wrong(folder: Path, form: str, seed: int) -> bytes:
+    """What a wrong file holds: below zero those of `hostile.py`, else the sound one changed."""
+    sound = folder / FORMATS[form].file
+    if seed >= 0:
+        return changed(form, sound.read_bytes(), seed)
+    path = folder / f"hostile{sound.suffix}"
+    hostiles(form)[seed](path)
+    return path.read_bytes()
+
+
+def hostiles(form: str) -> list[Callable[[Path], None]]:
+    """What writes the hostile files of a format."""
+    files = {**hostile.READ, **hostile.RUN}
+    return [write for name, write in files.items() if name.endswith(f".{form}")]
+
+
+def run_once(program: Program) -> None:
+    """Run a program on random codes, unless that takes long."""
+    activations = sum(tensor.elements for tensor in program.tensors if tensor.data is None)
+    if multiplications(program) + activations > _WORK:
+        return
+    inputs = [program[name] for name in program.inputs]
+    values = random_inputs()(inputs, 0, 1)
+    given = {
+        tensor.name: value.reshape([size or 1 for size in tensor.shape])
+        for tensor, value in zip(inputs, values, strict=True)
+    }
+    for value in run(program, given).values():
+        value.block_until_ready()
+
+
 def work(folder: Path, form: str, first: int, last: int) -> None:
     """The worker: one line a file, with what became of it."""
     sound = folder / FORMATS[form].file
-    content, path = sound.read_bytes(), folder / f"wrong{sound.suffix}"
-    read(sound)
+    path = folder / f"wrong{sound.suffix}"
+    run_once(read(sound))
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for seed in range(first, last):
         print(f"at {seed}", flush=True)
-        path.write_bytes(changed(form, content, seed))
+        path.write_bytes(wrong(folder, form, seed))
         try:
             program = read(path)
             _ = str(program), totals(program, 1)
+            run_once(program)
             outcome = "accepted"
         except ValueError:
             outcome = "refused"
@@ -138,9 +179,8 @@ class Parent:
 
     def _keep(self, seed: int) -> None:
         suffix = Path(FORMATS[self.form].file).suffix
-        content = (self.folder / FORMATS[self.form].file).read_bytes()
         kept = Path(tempfile.gettempdir()) / f"fuzz_{self.form}_{seed}{suffix}"
-        kept.write_bytes(changed(self.form, content, seed))
+        kept.write_bytes(wrong(self.folder, self.form, seed))
         print(f"kept {kept}", file=sys.stderr)
 
 
@@ -162,6 +202,7 @@ def main() -> int:
         write_sound(Path(work_folder))
         for form in options.formats:
             parent = Parent(Path(work_folder), form)
+            parent.run(-len(hostiles(form)), 0)
             parent.run(options.seed, options.seed + options.files)
             rows = {word: parent.counts[word] for word in words}
             found[form] = {"tried": sum(rows.values()), **rows, "memory_mib": parent.memory}

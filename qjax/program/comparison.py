@@ -4,15 +4,16 @@ An operator that differs is then found where it stands: its error does not sprea
 program and the runtime are compared by the class they choose.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from qjax.program import litert, tflite, tflite_file
+from qjax.program import tflite, tflite_file
+from qjax.program.apart import Limits, opened
+from qjax.program.batched import Batched, Values, batch_size
 from qjax.program.imported import Import
 from qjax.program.onnx import file as onnx_file
 from qjax.program.onnx import read as onnx_read
@@ -21,9 +22,6 @@ from qjax.program.program import Program
 from qjax.program.run import run
 from qjax.program.tensor import Tensor, code_range
 
-_BATCH = 20
-
-type Values = Mapping[str, np.ndarray]
 type Samples = Callable[[Sequence[Tensor], int, int], list[np.ndarray]]
 """(inputs, first sample, number) -> for each input, (number, *its shape)."""
 
@@ -45,7 +43,16 @@ class OperatorResult:
     largest: float = 0.0
 
     def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
-        """Count one batch."""
+        """Count one batch.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if ours.shape != theirs.shape:
+            raise ValueError(
+                f"{self.kind} {self.output!r} has the shape {ours.shape[1:]} a sample, the "
+                f"runtime's {theirs.shape[1:]}"
+            )
         difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
         self.compared += ours.size
         self.mismatched += int(np.count_nonzero(difference))
@@ -61,12 +68,31 @@ class Comparison:
         unsupported: one line for each operator that a program cannot hold.
         agreeing: samples on which program and runtime choose the same class, end to end.
         samples: how many; 0 where no class could be compared.
+        classes: what they choose, batch by batch: the program, the runtime.
     """
 
     results: list[OperatorResult]
     unsupported: tuple[str, ...]
     agreeing: int = 0
     samples: int = 0
+    classes: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
+
+    def accuracy(self, labels: np.ndarray) -> dict[str, float] | None:
+        """Shares of samples whose label the program and the runtime choose.
+
+        Args:
+            labels: of the samples.
+
+        Returns:
+            None where there is not one class a sample.
+        """
+        if not self.samples or self.samples != len(labels):
+            return None
+        ours, theirs = (np.concatenate(parts) for parts in zip(*self.classes, strict=True))
+        return {
+            "program": float(np.mean(ours == labels)),
+            "runtime": float(np.mean(theirs == labels)),
+        }
 
     def summary(self) -> dict[str, object]:
         """The line that `python -m qjax.compare` prints."""
@@ -83,30 +109,42 @@ class RuntimeUnfit(ValueError):
     """The runtime cannot be a reference on this machine; the message says why."""
 
 
-def compare_tflite(path: str | Path, samples: int, inputs: Samples) -> Comparison:
+def compare_tflite(
+    path: str | Path, samples: int, inputs: Samples, limits: Limits | None = None
+) -> Comparison:
     """Run every operator of a .tflite file on LiteRT's own tensors and count differing codes.
 
     Args:
         path: of the file.
         samples: how many.
         inputs: where samples come from, as `random_inputs`.
+        limits: of a process that LiteRT gets of its own; without them it runs in this one, which a
+            file can end.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: as `read_tflite`, but for operators that are
-            not supported: these are listed and the others compared.
+            not supported: these are listed and the others compared; or LiteRT fails.
     """
     imported = tflite.translate(tflite_file.read_file(path))
-    reference = litert.Reference(path)
     places = {tensor.name: place for place, tensor in enumerate(imported.file.tensors)}
+    with contextlib.ExitStack() as stack:
 
-    def call(names: Sequence[str], batch: Sequence[np.ndarray]) -> Values:
-        found = reference.run(batch, [places[name] for name in names])
-        return {name: found[places[name]] for name in names}
+        def runtime(names: Sequence[str]) -> Runtime:
+            run_file = stack.enter_context(opened("litert", Path(path).read_bytes(), limits))
 
-    return _compare(imported, lambda names: partial(call, names), samples, inputs)
+            def call(batch: Sequence[np.ndarray]) -> Values:
+                given = {str(place): values for place, values in enumerate(batch)}
+                found = run_file([places[name] for name in names], given)
+                return dict(zip(names, found, strict=True))
+
+            return call
+
+        return _compare(imported, runtime, samples, inputs, limits)
 
 
-def compare_onnx(path: str | Path, samples: int, inputs: Samples) -> Comparison:
+def compare_onnx(
+    path: str | Path, samples: int, inputs: Samples, limits: Limits | None = None
+) -> Comparison:
     """Run every operator of an ONNX file on onnxruntime's own tensors and count differing codes.
 
     Args and errors as `compare_tflite`, and
@@ -118,12 +156,15 @@ def compare_onnx(path: str | Path, samples: int, inputs: Samples) -> Comparison:
     reason = onnxruntime.why_not(imported, onnxruntime.cpu_flags())
     if reason:
         raise RuntimeUnfit(reason)
-    return _compare(
-        imported,
-        lambda names: onnxruntime.Reference(imported, names).run,
-        samples,
-        inputs,
-    )
+    with contextlib.ExitStack() as stack:
+
+        def start(content: bytes) -> onnxruntime.Call:
+            return stack.enter_context(opened("onnxruntime", content, limits))
+
+        def runtime(names: Sequence[str]) -> Runtime:
+            return onnxruntime.Reference(imported, names, start).run
+
+        return _compare(imported, runtime, samples, inputs, limits)
 
 
 type Runtime = Callable[[Sequence[np.ndarray]], Values]
@@ -131,7 +172,11 @@ type Runtime = Callable[[Sequence[np.ndarray]], Values]
 
 
 def _compare(
-    imported: Import, runtime: Callable[[Sequence[str]], Runtime], samples: int, inputs: Samples
+    imported: Import,
+    runtime: Callable[[Sequence[str]], Runtime],
+    samples: int,
+    inputs: Samples,
+    limits: Limits | None,
 ) -> Comparison:
     singles = [_Single(program) for program in imported.singles]
     whole = None if imported.unsupported else _Whole(imported.program())
@@ -140,19 +185,22 @@ def _compare(
         return result
     given = _inputs(imported)
     names = {name for single in singles for name in (*single.program.inputs, single.output)}
+    names |= {tensor.name for tensor in given}
+    size = batch_size([tensor for tensor in imported.tensors if tensor.name in names], limits)
     names -= {tensor.name for tensor in given}
     last = [] if whole is None else imported.outputs[:1]
     call = runtime(sorted(names | set(last)))
-    for start in range(0, samples, _BATCH):
-        batch = inputs(given, start, min(_BATCH, samples - start))
+    for start in range(0, samples, size):
+        batch = inputs(given, start, min(size, samples - start))
         values = dict(call(batch))
         values |= {tensor.name: data for tensor, data in zip(given, batch, strict=True)}
         for single in singles:
             single.add(values)
         if whole is not None and whole.has_classes:
-            ours = whole.classes([values[name] for name in imported.inputs])
-            theirs = np.argmax(values[imported.outputs[0]], axis=-1)
-            result.agreeing += int(np.sum(ours.reshape(theirs.shape) == theirs))
+            ours = whole.classes([values[name] for name in imported.inputs]).reshape(-1)
+            theirs = np.argmax(values[imported.outputs[0]], axis=-1).reshape(-1)
+            result.classes.append((ours, theirs))
+            result.agreeing += int(np.sum(ours == theirs))
             result.samples += theirs.size
     return result
 
@@ -166,39 +214,6 @@ def _inputs(imported: Import) -> list[Tensor]:
     return [known[name] for name in imported.inputs]
 
 
-class _Batched:
-    """A program on samples stacked as the runtime gives them, (samples, *shape in the file)."""
-
-    def __init__(self, program: Program, function: Callable[[Values], jax.Array]) -> None:
-        self.program = program
-        compiled = jax.jit(function)
-        free = program[program.inputs[0]].shape[:1] == (None,)
-        self._call = self._together(compiled) if free else self._apart(compiled)
-
-    def _together(self, compiled) -> Callable[[Values], np.ndarray]:
-        # The file's first axis of one makes way for the samples.
-        def call(values: Values) -> np.ndarray:
-            given = {name: np.squeeze(values[name], 1) for name in self.program.inputs}
-            return np.asarray(compiled(given))[:, None]
-
-        return call
-
-    def _apart(self, compiled) -> Callable[[Values], np.ndarray]:
-        def call(values: Values) -> np.ndarray:
-            count = len(values[self.program.inputs[0]])
-            return np.stack([np.asarray(compiled(sample)) for sample in self._each(values, count)])
-
-        return call
-
-    def _each(self, values: Values, count: int) -> Iterator[dict[str, np.ndarray]]:
-        for place in range(count):
-            yield {name: values[name][place] for name in self.program.inputs}
-
-    def __call__(self, values: Values) -> np.ndarray:
-        """Its output, (samples, *shape in the file)."""
-        return self._call(values)
-
-
 class _Single:
     """One operator by itself."""
 
@@ -207,7 +222,7 @@ class _Single:
         self.program = program
         self.output = operator.output
         self.result = OperatorResult(operator.kind, operator.output)
-        self._run = _Batched(program, lambda values: run(program, values)[operator.output])
+        self._run = Batched(program, lambda values: run(program, values)[operator.output])
 
     def add(self, values: Values) -> None:
         """Compare on one batch of the runtime's tensors."""
@@ -220,7 +235,7 @@ class _Whole:
     def __init__(self, program: Program) -> None:
         output = program[program.outputs[0]]
         self.has_classes = bool(output.shape) and output.shape[-1] not in (None, 1)
-        self._run = _Batched(program, lambda values: run(program, values)[output.name])
+        self._run = Batched(program, lambda values: run(program, values)[output.name])
         self._names = program.inputs
 
     def classes(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
@@ -240,7 +255,7 @@ def random_inputs(seed: int = 0) -> Samples:
                 drawn.append(rng.uniform(-1, 1, shape).astype(np.float32))
             else:
                 low, high = code_range(tensor.dtype)
-                drawn.append(rng.integers(low, high + 1, shape).astype(tensor.dtype))
+                drawn.append(rng.integers(low, high + 1, shape, np.dtype(tensor.dtype)))
         return drawn
 
     return samples

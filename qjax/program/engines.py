@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from qjax.program.extras import require
-from qjax.program.onnx.reference import THREADS, session
+from qjax.program.onnx.session import THREADS, session
 
 type Images = UInt8[np.ndarray, "n h w c"]
 type Classify = Callable[[Images], Any]

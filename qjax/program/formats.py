@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from qjax.program.apart import Limits
 from qjax.program.comparison import (
     Comparison,
     RuntimeUnfit,
@@ -112,7 +113,7 @@ def compared(exported: Exported, name: str, pixels: Pixels) -> Comparison:
     compare = FORMATS[name].compare
     if compare is None:
         raise ValueError(f"format {name} has no runtime of its own to compare operators with")
-    return compare(exported.path, len(pixels), image_inputs(pixels))
+    return compare(exported.path, len(pixels), image_inputs(pixels), Limits())
 
 
 def stablehlo_differs(exported: Exported, pixels: Pixels) -> int:
@@ -134,10 +135,18 @@ class Checked(NamedTuple):
     Attributes:
         lines: for a reader, the first with the file's name and bytes.
         mismatched: codes that its runtime computes otherwise than the program.
+        unsupported: operators that the reader of the format takes for none of its own, so that they
+            were not compared.
     """
 
     lines: list[str]
     mismatched: int
+    unsupported: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the file is not what the program is."""
+        return bool(self.mismatched or self.unsupported)
 
 
 def check(
@@ -157,6 +166,7 @@ def check(
     """
     pixels, labels = images
     lines, mismatched = [f"{exported.path}: {exported.path.stat().st_size:,} bytes"], 0
+    unsupported: tuple[str, ...] = ()
     if exported.lowered is not None:
         lines += _held_against(network, exported.lowered, pixels, labels)
     if compare and name == "stablehlo":
@@ -175,7 +185,9 @@ def check(
                 f"{runtime}: {mismatched} of {codes:,} codes differ, operator by operator on "
                 f"{compare} images"
             )
-    return Checked(lines, mismatched)
+            unsupported = result.unsupported
+            lines += [f"{runtime}: not compared: {problem}" for problem in unsupported]
+    return Checked(lines, mismatched, unsupported)
 
 
 def _held_against(

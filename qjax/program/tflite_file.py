@@ -3,7 +3,8 @@
 The file is a FlatBuffer: tables that point at each other by offsets. The accessors do not check
 them, so a damaged file can point outside (which raises), or at one large vector from many places.
 Every length is therefore compared with the size of the file, and the numbers of tensors, operators
-and their operands are bounded, before anything is walked.
+and their operands are bounded, before anything is walked; all that is copied is a small multiple of
+the file.
 """
 
 import struct
@@ -18,6 +19,9 @@ from qjax.program.extras import require
 MAX_TENSORS = 100_000
 MAX_OPERANDS = 1024
 MAX_RANK = 8
+MAX_NAME = 256
+_MULTIPLE = 4
+"""Vectors that tables share are read once for each of them, up to so many times the file."""
 
 # What the accessors raise on offsets that lead nowhere.
 _DAMAGE = (struct.error, IndexError, TypeError, ValueError, OverflowError, UnicodeDecodeError)
@@ -110,6 +114,8 @@ class _Reader:
         self.model = generated.Model.GetRootAs(content)
         self.builtins = _words(generated.BuiltinOperator)
         self.types = _words(generated.TensorType)
+        self.codes: dict[int, str] = {}
+        self.read = 0
 
     def file(self) -> File:
         """All of it."""
@@ -128,7 +134,7 @@ class _Reader:
         inputs = self.indices(graph.InputsAsNumpy(), len(tensors))
         outputs = self.indices(graph.OutputsAsNumpy(), len(tensors))
         read = sum(t.content.size for t in tensors if t.content is not None)
-        if read > 4 * len(self.content):
+        if read > _MULTIPLE * len(self.content):
             raise ValueError(f"its constants claim {read} bytes of a file of {len(self.content)}")
         return File(tensors, operators, inputs, outputs)
 
@@ -138,12 +144,31 @@ class _Reader:
             raise ValueError(f"a list of {length} entries is longer than the file or {most} allow")
         return length
 
+    def spend(self, size: int) -> None:
+        """Count bytes that are copied: scales, zero points, shapes, operands, names.
+
+        Raises:
+            ValueError: they are many times the file's own.
+        """
+        self.read += size
+        if self.read > _MULTIPLE * len(self.content):
+            raise ValueError(
+                f"its scales, zero points, operands and names are more than {_MULTIPLE} times its "
+                f"{len(self.content)} bytes: its tables share them"
+            )
+
     def vector(self, values: Any, most: int) -> np.ndarray:
         """A vector of numbers; the accessors return 0 for one that is not there."""
         if not isinstance(values, np.ndarray):
             return np.zeros(0, np.int64)
         self.count(values.size, most)
+        self.spend(values.nbytes)
         return values
+
+    def text(self, content: bytes | None) -> str:
+        """A readable text."""
+        self.spend(len(content or b""))
+        return _readable(content)
 
     def indices(self, values: Any, tensors: int) -> tuple[int, ...]:
         """Tensor numbers, -1 among them for one left out."""
@@ -154,7 +179,7 @@ class _Reader:
 
     def tensor(self, index: int, tensor: Any, names: set[str]) -> FileTensor:
         """One tensor; its name joins `names`."""
-        name = _name(tensor.Name(), index, names)
+        name = _name(self.text(tensor.Name()), index, names)
         shape = tuple(int(size) for size in self.vector(tensor.ShapeAsNumpy(), MAX_RANK))
         units = tensor.Quantization()
         scale = zero = np.zeros(0)
@@ -197,11 +222,9 @@ class _Reader:
         place = operator.OpcodeIndex()
         if not 0 <= place < self.count(self.model.OperatorCodesLength(), MAX_TENSORS):
             raise ValueError(f"operator code {place} is not there")
-        entry = self.model.OperatorCodes(place)
-        number = max(entry.BuiltinCode(), entry.DeprecatedBuiltinCode())
-        code = self.builtins.get(number, f"operator {number}")
-        if code == "CUSTOM":
-            code = f"CUSTOM {_readable(entry.CustomCode())}"
+        if place not in self.codes:
+            self.codes[place] = self.code(self.model.OperatorCodes(place))
+        version = int(self.model.OperatorCodes(place).Version())
 
         table, found = operator.BuiltinOptions(), operator.BuiltinOptionsType()
 
@@ -219,7 +242,13 @@ class _Reader:
 
         inputs = self.indices(operator.InputsAsNumpy(), tensors)
         outputs = self.indices(operator.OutputsAsNumpy(), tensors)
-        return FileOperator(code, int(entry.Version()), inputs, outputs, options)
+        return FileOperator(self.codes[place], version, inputs, outputs, options)
+
+    def code(self, entry: Any) -> str:
+        """The word for what operators of a code compute."""
+        number = max(entry.BuiltinCode(), entry.DeprecatedBuiltinCode())
+        word = self.builtins.get(number, f"operator {number}")
+        return f"CUSTOM {self.text(entry.CustomCode())}" if word == "CUSTOM" else word
 
 
 def _words(enum: type) -> dict[int, str]:
@@ -227,13 +256,14 @@ def _words(enum: type) -> dict[int, str]:
 
 
 def _readable(text: bytes | None) -> str:
-    decoded = (text or b"").decode("utf-8", "replace")
-    return "".join(c if c.isprintable() and c != " " else "_" for c in decoded[:256])
+    # Cut before it is decoded; a character takes 4 bytes at most.
+    decoded = (text or b"")[: 4 * MAX_NAME].decode("utf-8", "replace")[:MAX_NAME]
+    return "".join(c if c.isprintable() and c != " " else "_" for c in decoded)
 
 
-def _name(text: bytes | None, index: int, names: set[str]) -> str:
+def _name(text: str, index: int, names: set[str]) -> str:
     """A readable name that no other tensor has."""
-    name = _readable(text) or f"tensor{index}"
+    name = text or f"tensor{index}"
     if name in names:
         name = f"{name}#{index}"
     while name in names:

@@ -1,5 +1,6 @@
 """A file's tensors as a program's, made when an operator asks for them."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,6 +43,8 @@ class Graph:
     def __init__(self, file: File) -> None:
         self.file = file
         self._made: dict[tuple[int, str], Tensor] = {}
+        self._roles: Counter[int] = Counter()
+        self._names = {tensor.name for tensor in file.tensors}
         self._tables: list[Tensor] = []
         self._used: dict[str, Tensor] = {}
 
@@ -132,7 +135,7 @@ class Graph:
     def table(self, output: Tensor, values: np.ndarray) -> Tensor:
         """A table of codes that the file only implies."""
         name = f"{output.name}.table"
-        if any(tensor.name == name for tensor in self.file.tensors):
+        if name in self._names:
             name = f"{name}#{len(self.file.tensors)}"
         table = Tensor(name, values.shape, output.dtype, data=values)
         self._tables.append(table)
@@ -180,7 +183,8 @@ class Graph:
             dtype = _TYPES.get(source.type, "") if data is None else data.dtype.name
             if dtype not in DTYPES:
                 raise Unsupported(f"tensor {source.name!r} is of type {source.type}")
-            roles = sum(number == source.number for number, _ in self._made)
+            roles = self._roles[source.number]
+            self._roles[source.number] += 1
             name = f"{source.name}#{roles}" if roles else source.name
             shape = source.shape if data is None else data.shape
             self._made[key] = Tensor(name, shape, dtype, grid, low, high, data)

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from qjax import compare, inspect
+from qjax import audit, compare, inspect
+from qjax.data import digits
 from qjax.data.cache import cache_folder, is_cached
+from qjax.program.apart import Apart
 from qjax.program.comparison import compare_tflite, image_inputs
 from qjax.program.litert import Reference
 from qjax.program.reference_models import KNOWN, RESNET8, bring, place
@@ -45,16 +48,35 @@ def test_compare_prints_one_line_of_json(file: Path, capsys: pytest.CaptureFixtu
 
 
 def test_compare_counts_a_difference(file: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    def other(self, inputs, numbers):
-        values = original(self, inputs, numbers)
-        values[numbers[-1]][0, 0, 2] ^= 1
-        return values
+    def other(self, wanted, inputs):
+        *values, last = original(self, wanted, inputs)
+        changed = last.copy()
+        changed[0, 0, 2] ^= 1
+        return [*values, changed]
 
-    original = Reference.run
-    monkeypatch.setattr(Reference, "run", other)
+    original = Apart.run
+    monkeypatch.setattr(Apart, "run", other)
     assert compare.main([f"file={file}", "samples=30"]) == 1
     # One in each of two batches.
     assert json.loads(capsys.readouterr().out)["mismatched_codes"] == 2
+
+
+def test_compare_gives_both_accuracies_on_labelled_images(
+    file: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (25, 12)).astype(np.uint8)
+    program = read_tflite(file)
+    codes = (images.astype(np.int16) - 128).astype(np.int8)
+    classes = np.asarray(runner(program)(codes)[program.outputs[0]]).argmax(-1)
+    # 15 of the first 20 are right.
+    labels = np.where(np.arange(25) % 4 == 0, classes + 1, classes)
+    data = SimpleNamespace(test_images=images, test_labels=labels)
+    monkeypatch.setattr(digits, "load", lambda: data)
+    assert compare.main([f"file={file}", "samples=20", "data=digits"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["labels"] == 20
+    assert found["accuracy"] == {"program": 0.75, "runtime": 0.75}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +108,18 @@ def test_inspect_shows_programs_and_tflite_files(file: Path, tmp_path: Path, cap
     assert "dense" in capsys.readouterr().out
     assert inspect.main([str(tmp_path / "none.qjax")]) == 2
     assert "none.qjax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["stablehlo", "zip"])
+def test_a_wrong_ending_is_an_error_that_lists_the_right_ones(ending: str, tmp_path: Path, capsys):
+    path = tmp_path / f"net.{ending}"
+    path.write_bytes(b"")
+    found = inspect.main([str(path)]), audit.main([f"file={path}"]), compare.main([f"file={path}"])
+    assert found == (2, 2, 2)
+    errors = capsys.readouterr().err.splitlines()
+    told = f"error: a program's file must end in .qjax, .tflite, .onnx, got 'net.{ending}'"
+    assert errors[:2] == [told, told]
+    assert errors[2] == f"error: file must end in .tflite or .onnx, got 'net.{ending}'"
 
 
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path):

@@ -1,6 +1,9 @@
 """Hostile and damaged .tflite files: an error of ours, never a crash, a hang or much memory."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -8,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.reliability import hostile
 from qjax.program import ops
 from qjax.program.base import NotExpressible
 from qjax.program.program import Program
 from qjax.program.tensor import Tensor
 from qjax.program.tflite import UnsupportedError, read_tflite, translate
-from qjax.program.tflite_file import read_file, schema
+from qjax.program.tflite_file import File, FileOperator, FileTensor, read_file, schema
+from qjax.program.tflite_graph import Graph
 from qjax.program.tflite_write import write_tflite
 from tests.program.examples import one
 from tests.program.litert_cases import CASES
@@ -21,6 +26,7 @@ from tests.program.test_files import damaged
 
 pytest.importorskip("ai_edge_litert", reason="its schema reads .tflite files; qjax[export] has it")
 pytest.importorskip("flatbuffers", reason="it builds .tflite files; qjax[export] has it")
+
 
 FUZZED = 150
 
@@ -214,3 +220,84 @@ def test_a_clamp_that_an_operator_lacks_is_refused(kind, tmp_path: Path):
     program = Program(("x",), ("y",), (x, y), (kind(("x",), "y"),), "gemmlowp")
     with pytest.raises(NotExpressible, match=r"clamped to \(0, 127\) by an operator that cannot"):
         write_tflite(program, tmp_path / "net.tflite")
+
+
+@pytest.mark.parametrize("name", hostile.READ)
+def test_what_tables_share_is_not_copied_for_each(name: str, tmp_path: Path):
+    path = tmp_path / name
+    hostile.READ[name](path)
+    started = time.process_time()
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="are more than 4 times its .* bytes: its tables share"):
+        read_file(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * path.stat().st_size
+    assert time.process_time() - started < 5
+
+
+def test_long_names_are_cut(file: Path):
+    rewritten(file, lambda model, _: setattr(graph(model).tensors[0], "name", "é" * 10_000))
+    assert read_file(file).tensors[0].name == "é" * 256
+
+
+class NotWalked(dict):
+    """What is looked up in and never walked, so that time grows with the operators alone."""
+
+    def __iter__(self):
+        raise AssertionError("walked")
+
+    keys = values = items = __iter__
+
+
+def reshapes(count: int) -> File:
+    """Reshapes, one behind the other."""
+
+    def tensor(number: int) -> FileTensor:
+        units = np.ones(1, np.float32), np.zeros(1, np.int64)
+        return FileTensor(number, f"t{number}", (1, 4), "INT8", None, *units, 0, True)
+
+    operators = [
+        FileOperator("RESHAPE", 1, (i,), (i + 1,), lambda kind: None) for i in range(count)
+    ]
+    return File(tuple(map(tensor, range(count + 1))), tuple(operators), (0,), (count,))
+
+
+def test_no_operator_walks_all_tensors(monkeypatch: pytest.MonkeyPatch):
+    def starts(self, file):
+        original(self, file)
+        self._made = made
+
+    original, made = Graph.__init__, NotWalked()
+    monkeypatch.setattr(Graph, "__init__", starts)
+    monkeypatch.setattr(Graph, "all", lambda self: ())
+    translate(reshapes(3))
+    assert len(made) == 4
+
+
+@pytest.mark.slow
+def test_twenty_thousand_operators_take_seconds():
+    # Without the checks of the tests, which take most of the time.
+    code = (
+        "from tests.program.test_tflite_files import reshapes, translate; import time;"
+        "file = reshapes(20_000); start = time.process_time(); translate(file).program();"
+        "print(time.process_time() - start)"
+    )
+    # Half a minute when each operator walked all tensors.
+    assert (
+        float(
+            subprocess.check_output(
+                [sys.executable, "-c", code],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        )
+        < 15
+    )
+
+
+def test_a_table_gets_a_name_that_is_free():
+    file = reshapes(1)
+    taken = file.tensors[0]._replace(name="t1.table", number=2)
+    graph = Graph(file._replace(tensors=(*file.tensors, taken)))
+    output = graph.output((1,))
+    assert graph.table(output, np.zeros(256, np.int8)).name == "t1.table#3"

@@ -5,7 +5,7 @@ exact; without, two neighbouring products meet in 16 bits and saturate, unless e
 within +-64. Elsewhere than on x86 its additions and means follow other rules. `why_not` says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from qjax.program.extras import require
 from qjax.program.imported import Import
 from qjax.program.onnx.graph import FIRST, LAST, Graph
 
+type Call = Callable[[Sequence[str], Mapping[str, np.ndarray]], Sequence[np.ndarray]]
+"""(names, inputs by name) -> the tensors of these names."""
+
 _EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _SAFE = 64
-THREADS = 2
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
@@ -59,43 +61,24 @@ def _widest(values: np.ndarray) -> int:
     return int(np.abs(values.astype(np.int32)).max(initial=0))
 
 
-def session(content: bytes, *, optimized: bool) -> Any:
-    """An onnxruntime session on the CPU.
-
-    Args:
-        content: of the file.
-        optimized: whether nodes may be joined and reordered.
-
-    Raises:
-        ImportError: onnxruntime is not installed.
-        ValueError: onnxruntime does not take the file.
-    """
-    runtime = require("onnxruntime", "onnxruntime")
-    options = runtime.SessionOptions()
-    levels = runtime.GraphOptimizationLevel
-    level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-    options.graph_optimization_level = level
-    options.intra_op_num_threads = THREADS
-    options.log_severity_level = 3
-    try:
-        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exception classes have no common one of their own
-        raise ValueError(f"onnxruntime does not run the file: {str(error)[:500]}") from error
-
-
 class Reference:
     """A file with every tensor an output, its nodes run one by one as they stand.
 
     Args:
         imported: the file, whose `file` is its `Graph`.
         names: the program's tensors to keep.
+        start: what a file holds -> onnxruntime with it.
 
     Raises:
-        ImportError: onnx or onnxruntime is not installed.
-        ValueError: onnxruntime does not take the file.
+        ImportError: onnx is not installed.
     """
 
-    def __init__(self, imported: Import, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        imported: Import,
+        names: Sequence[str],
+        start: Callable[[bytes], Call],
+    ) -> None:
         graph: Graph = imported.file
         onnx = require("onnx", "onnx")
         self.graph = graph
@@ -105,7 +88,7 @@ class Reference:
         model.ParseFromString(graph.file.content)
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.names)
-        self._session = session(model.SerializeToString(), optimized=False)
+        self._run = start(model.SerializeToString())
 
     def run(self, inputs: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
         """Tensors of some samples.
@@ -116,6 +99,9 @@ class Reference:
 
         Returns:
             By name, (samples, rows, ...) in the same order.
+
+        Raises:
+            ValueError: onnxruntime fails on them.
         """
         declared = self.graph.file.inputs
         if all(item.shape[:1] == (None,) for item in declared):
@@ -129,7 +115,7 @@ class Reference:
         for declared, values in zip(self.graph.file.inputs, inputs, strict=True):
             first = self.graph.known[declared.name].first
             feeds[declared.name] = values.transpose(FIRST) if first else values
-        found = dict(zip(self.names, self._session.run(self.names, feeds), strict=True))
+        found = dict(zip(self.names, self._run(self.names, feeds), strict=True))
         known = self.graph.known
         return {
             name: values.transpose(LAST) if known[name].first else values

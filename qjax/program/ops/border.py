@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from qjax.core.affine import Affine
@@ -35,7 +36,10 @@ class Quantize(Operator):
     def compute(self, site: Site, *values: Array) -> Array:
         """The codes."""
         units, (low, high) = site.output.units, site.output.range
-        steps = values[0] / jnp.float32(units.step)
+        # XLA makes a division by one broadcast number a product with its reciprocal, which moves
+        # ties (3/255 over 2/255 is then above 1.5); what it cannot see through, it divides by.
+        step = lax.optimization_barrier(jnp.full_like(values[0], units.step))
+        steps = values[0] / step
         if site.policy in TFLITE:
             whole = jnp.trunc(steps)
             whole = whole + jnp.where(jnp.abs(steps - whole) >= 0.5, jnp.sign(steps), 0.0)
