@@ -8,8 +8,8 @@ Keys of the run's configuration override it, e.g. `data.test_limit=100`.
 
 `engine=litert` or `engine=onnxruntime` exports the network, compares the file with that runtime on
 some test images operator by operator, and evaluates the whole test set at the runtime's own speed:
-for large jobs. It prints its accuracy beside the network's, and images a second of both.
-`calibrate=true` as in `python -m qjax.export`.
+for large jobs, on `threads=N` threads (2). It prints its accuracy beside the network's, and images
+a second of both. `calibrate=true` as in `python -m qjax.export`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from qjax.launchers.errors import plain_errors
-from qjax.program.arguments import flag
+from qjax.program.arguments import flag, whole
 from qjax.record import read
 from qjax.target import check_words
 from qjax.train import build
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.run import trained_model
 
-_OWN = ("folder", "engine", "calibrate")
-_USAGE = "usage: python -m qjax.evaluate folder=FOLDER [engine=NAME] [key=value ...]"
+_OWN = ("folder", "engine", "calibrate", "threads")
+_USAGE = "usage: python -m qjax.evaluate folder=FOLDER [engine=NAME [threads=N]] [key=value ...]"
 
 
 def stored_config(folder: Path, overrides: list[str]) -> DictConfig:
@@ -79,9 +79,9 @@ def main(arguments: list[str]) -> None:
             # Imported here: it needs the packages of the export extra, and this module.
             from qjax.export import Trained
 
-            fill = flag(own, "calibrate", False)
+            fill, threads = flag(own, "calibrate", False), whole(own, "threads", 2, 1)
             try:
-                found = Trained(folder, overrides).engine(own["engine"], fill)
+                found = Trained(folder, overrides).engine(own["engine"], fill, threads)
             except ImportError as error:
                 raise ValueError(str(error)) from error
         else:

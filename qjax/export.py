@@ -38,7 +38,7 @@ from qjax.core.codes import Codes
 from qjax.evaluate import stored_config
 from qjax.integerize import LOGIT_BITS, IntegerNetwork, integerize
 from qjax.program.arguments import flag, key_values, whole
-from qjax.program.engines import ENGINES, classify_all
+from qjax.program.engines import ENGINES, THREADS, classify_all
 from qjax.program.formats import FORMATS, check, compared, export
 from qjax.program.from_network import Recorder
 from qjax.program.logits import common_grid
@@ -56,6 +56,12 @@ _PARITY = 20
 """Test images that an engine is compared on, operator by operator."""
 _TIMED = 2000
 """Test images that the network itself classifies beside an engine."""
+_ALIKE = 0.98
+"""Share of images of which an engine's fast kernels may be expected to choose the same class."""
+_UNLIKE = (
+    "the runtime's fast kernels, which round otherwise than the reference kernels of `parity`, "
+    "chose another class for {:.1%} of {} images: its accuracy is not that of the integer network"
+)
 
 
 class _Recorded(nnx.Module):
@@ -202,12 +208,13 @@ class Trained:
         sys.stderr.write("".join(errors))
         return 2 if errors else int(failed)
 
-    def engine(self, name: str, fill: bool) -> dict[str, object]:
+    def engine(self, name: str, fill: bool, threads: int = THREADS) -> dict[str, object]:
         """Evaluate the test set by another runtime.
 
         Args:
             name: of the runtime, one of `ENGINES`.
             fill: as `export`.
+            threads: that the runtime may use.
 
         Returns:
             What `python -m qjax.evaluate` prints.
@@ -227,13 +234,16 @@ class Trained:
             parity = compared(exported, engine.form, self.test_images(_PARITY)[0]).summary()
             if parity["mismatched_codes"] or parity["unsupported"]:
                 raise ValueError(f"{name} does not compute what the file says: {parity}")
-            found = classify_all(engine.start(path, size), data.test_batches(size), size)
+            started = engine.start(path, size, threads)
+            found = classify_all(started, data.test_batches(size), size)
         own = runner(self.program)
         sample, labels = self.test_images(_TIMED)
         batches = [sample[start : start + size] for start in range(0, len(sample), size)]
         ours = classify_all(lambda images: own(images)["class"], batches, size)
+        same = float(np.mean(found.classes[: len(labels)] == ours.classes))
         return {
             "engine": name,
+            "threads": threads,
             "parity": parity | {"images": _PARITY},
             "accuracy": {
                 "engine": float(np.mean(found.classes == data.test_labels)),
@@ -244,7 +254,8 @@ class Trained:
                 "engine": round(found.images_per_second, 1),
                 "integer": round(ours.images_per_second, 1),
             },
-            "same_class": float(np.mean(found.classes[: len(labels)] == ours.classes)),
+            "same_class": same,
+            **({"warning": _UNLIKE.format(1 - same, len(labels))} if same < _ALIKE else {}),
         }
 
 

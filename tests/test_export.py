@@ -80,14 +80,15 @@ def test_an_operator_that_is_not_compared_is_a_failure(
 @pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_evaluates_the_test_set(name: str, folder: Path, capsys):
     try:
-        evaluate.main([f"folder={folder}", f"engine={name}", "calibrate=true"])
+        evaluate.main([f"folder={folder}", f"engine={name}", "calibrate=true", "threads=1"])
     except SystemExit:
         error = capsys.readouterr().err
         assert name == "onnxruntime" and "this processor" in error
         pytest.skip(error)
     found = json.loads(capsys.readouterr().out)
     assert found["parity"]["mismatched_codes"] == 0 and found["parity"]["compared_codes"] > 1000
-    assert found["images"] == {"engine": 32, "integer": 32}
+    assert found["images"] == {"engine": 32, "integer": 32} and found["threads"] == 1
+    assert ("warning" in found) == (found["same_class"] < 0.98)
     assert 0 <= found["accuracy"]["engine"] <= 1 and found["same_class"] > 0.5
     assert min(found["images_per_second"].values()) > 0
 
@@ -97,6 +98,7 @@ def test_an_engine_evaluates_the_test_set(name: str, folder: Path, capsys):
     [
         (["engine=tensorrt"], "engine must be one of litert, onnxruntime, got 'tensorrt'"),
         (["engine=litert", "calibrate=perhaps"], "calibrate must be true or false"),
+        (["engine=litert", "threads=0"], "threads must be a whole number from 1, got 0"),
         (["engine"], "arguments must be key=value"),
         (["engine=litert", "engine=litert"], "every key once"),
     ],

@@ -27,21 +27,21 @@ class Engine(NamedTuple):
 
     Attributes:
         form: the format of the files it runs.
-        start: (file, images a call) -> what classifies so many images.
+        start: (file, images a call, threads) -> what classifies so many images.
     """
 
     form: str
-    start: Callable[[Path, int], Classify]
+    start: Callable[[Path, int, int], Classify]
 
 
-def litert(path: Path, batch: int) -> Classify:
-    """LiteRT's default kernels, two threads.
+def litert(path: Path, batch: int, threads: int = THREADS) -> Classify:
+    """LiteRT's default kernels.
 
     Raises:
         ImportError: ai-edge-litert is not installed.
     """
     module = require("ai_edge_litert.interpreter", "ai-edge-litert")
-    interpreter: Any = module.Interpreter(model_path=str(path), num_threads=THREADS)
+    interpreter: Any = module.Interpreter(model_path=str(path), num_threads=threads)
     (given,) = interpreter.get_input_details()
     interpreter.resize_tensor_input(given["index"], [batch, *given["shape"][1:]])
     interpreter.allocate_tensors()
@@ -55,14 +55,14 @@ def litert(path: Path, batch: int) -> Classify:
     return classify
 
 
-def onnxruntime(path: Path, batch: int) -> Classify:
-    """onnxruntime on the CPU, two threads.
+def onnxruntime(path: Path, batch: int, threads: int = THREADS) -> Classify:
+    """onnxruntime on the CPU, nodes joined and reordered.
 
     Raises:
         ImportError: onnxruntime is not installed.
     """
     del batch
-    started = session(path.read_bytes(), optimized=True)
+    started = session(path.read_bytes(), optimized=True, threads=threads)
     (given,) = started.get_inputs()
     name = started.get_outputs()[1].name
     return lambda images: started.run([name], {given.name: images})[0]
