@@ -66,10 +66,15 @@ class Graph:
         self._constants: dict[str, Tensor] = {}
         self._makers = {name: node for node in file.nodes for name in node.outputs if name}
         self._used: dict[str, Tensor] = {}
+        readers: dict[str, set[str]] = {declared.name: set() for declared in file.inputs}
+        for node in file.nodes:
+            for name in node.inputs:
+                if name in readers:
+                    readers[name].add(node.kind)
         for declared in file.inputs:
-            readers = {node.kind for node in file.nodes if declared.name in node.inputs}
             # An image that is turned first, or taken apart, has its channels last.
-            self._declare(declared, not readers <= {"Transpose", "Reshape", "Flatten"})
+            turned = readers[declared.name] <= {"Transpose", "Reshape", "Flatten"}
+            self._declare(declared, not turned)
 
     def _declare(self, declared: Declared, first: bool) -> None:
         dtype = _DTYPES.get(declared.type)
