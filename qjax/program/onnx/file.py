@@ -7,7 +7,9 @@ the `onnx` package sees it.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +99,7 @@ class OnnxFile(NamedTuple):
         constants: by name.
         nodes: in order.
         content: what was read.
+        notes: by a node's output, why it is no part of an operator among codes.
     """
 
     inputs: tuple[Declared, ...]
@@ -104,6 +107,7 @@ class OnnxFile(NamedTuple):
     constants: dict[str, np.ndarray]
     nodes: tuple[Node, ...]
     content: bytes
+    notes: Mapping[str, str] = MappingProxyType({})
 
 
 def read_file(path: str | Path) -> OnnxFile:

@@ -154,7 +154,10 @@ def _quantize(graph: Graph, node: Node) -> Operator:
     return finish(graph, node, made, codes(graph, node, 1), first)
 
 
-def _dequantize(graph: Graph, node: Node) -> Operator:
+def _dequantize(graph: Graph, node: Node) -> Operator | None:
+    if graph.is_constant(node, 0):
+        # What reads its numbers is what no program can hold.
+        return None
     x, first = operand(graph, node, 0)
     output = Tensor(node.outputs[0], x.shape, "float32")
     return finish(graph, node, ops.Dequantize((x.name,), output.name), output, first)

@@ -214,6 +214,25 @@ def test_clip_keeps_codes(tmp_path: Path):
     }
 
 
+@pytest.mark.parametrize("version", [10, 11, 12])
+@pytest.mark.parametrize(
+    "name", ["conv", "requantize", "reshape", "concat", "slice of an image", "quantize"]
+)
+def test_older_versions_mean_the_same(name: str, version: int, tmp_path: Path):
+    path = tmp_path / "one.onnx"
+    program = case(name, 0, signed=False)
+    write_onnx(program, path)
+    model = onnx.load(path)
+    model.opset_import[0].version = version
+    onnx.save(model, path)
+    try:
+        result = compare_onnx(path, 4, random_inputs())
+    except RuntimeUnfit as error:
+        pytest.skip(str(error))
+    (row,) = result.results
+    assert not result.unsupported and row.compared > 0 and row.mismatched == 0
+
+
 @pytest.mark.parametrize("name", ["conv", "conv grouped", "depthwise", "max pool", "concat"])
 def test_the_reference_evaluator_agrees(name: str, tmp_path: Path):
     """ONNX's own evaluator has the standard operators; ties that it breaks in float64 are few."""
