@@ -193,9 +193,9 @@ class Concat(Operator):
 
     def _regrids(self, site: Site, tensor: Tensor) -> bool:
         """Whether codes come onto another grid by onnxruntime's rule."""
-        if site.policy != "f32_even" or tensor.dtype not in BYTES:
+        units, whole = tensor.quantization, site.output.quantization
+        if site.policy != "f32_even" or tensor.dtype not in BYTES or not (units and whole):
             return False
-        units, whole = tensor.units, site.output.units
         return units != whole and units.axis is None and whole.axis is None
 
     def _check_units(self, tensor: Tensor, output: Tensor, start: int) -> None:
