@@ -8,7 +8,18 @@ from flax import nnx
 from qjax.core.quantizer import Quantizer
 from qjax.export import program_of
 from qjax.integerize import integerize
-from qjax.layers import Act, AvgPool, Concat, ConvBN, Dense, Flatten, GlobalAvgPool, Value
+from qjax.layers import (
+    Act,
+    AvgPool,
+    Concat,
+    ConvBN,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    Mul,
+    TableAct,
+    Value,
+)
 from qjax.methods.affine import AffineActivation, AffineWeight
 from qjax.program.program import Program
 from qjax.recipe import Recipe, Rule
@@ -77,6 +88,22 @@ class Averaged(nnx.Module):
 
     def __call__(self, x: Value) -> Value:
         return self.classifier(self.act(self.mean(self.conv(x))))
+
+
+class Gated(nnx.Module):
+    """Codes times the sigmoid of them."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.conv1 = ConvBN(1, 6, 3, rngs=rngs)
+        self.act1 = Act()
+        self.gate = TableAct("sigmoid")
+        self.product = Mul()
+        self.flat = Flatten()
+        self.classifier = Dense(96, 5, rngs=rngs)
+
+    def __call__(self, x: Value) -> Value:
+        x = self.act1(self.conv1(x))
+        return self.classifier(self.flat(self.product(x, self.gate(x))))
 
 
 @cache

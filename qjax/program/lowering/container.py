@@ -1,8 +1,40 @@
 """What a format gives a network's codes to live in, and how its runtime computes."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
-from qjax.program.tensor import Tensor, code_range
+import numpy as np
+
+from qjax.core.tables import Function, code_table, logistic, tanh
+from qjax.program.onnx.rules import sigmoid_table
+from qjax.program.tensor import DTYPES, Tensor, code_range
+
+
+class Curve(NamedTuple):
+    """A function of one code that a format computes.
+
+    Attributes:
+        word: of its table.
+        table: codes by that of the operand, least first, from operand and result.
+        step, zero: scale and zero point of the result.
+    """
+
+    word: str
+    table: Callable[[Tensor, Tensor], np.ndarray]
+    step: float
+    zero: int
+
+
+def _tflite(function: Function, x: Tensor, output: Tensor) -> np.ndarray:
+    grids = [(tensor.units.step, tensor.units.zero) for tensor in (x, output)]
+    return code_table(function, DTYPES[x.dtype], grids[0], grids[1])
+
+
+def _onnx_sigmoid(x: Tensor, output: Tensor) -> np.ndarray:
+    # That is by the byte.
+    return np.roll(sigmoid_table(x, output), code_range(x.dtype)[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +56,7 @@ class Container:
         dense_scaling: of `ops.Dense`.
         keeps_axes: whether a mean over the image leaves axes of one, which a reshape then drops.
         holds: words of the operators that not every format has.
+        curves: functions of one code that it has, by name.
         real_logits: whether logits leave as real numbers: codes would not say their scale.
     """
 
@@ -37,6 +70,7 @@ class Container:
     dense_scaling: str
     keeps_axes: bool
     holds: frozenset[str]
+    curves: Mapping[str, Curve]
     real_logits: bool
 
     @property
@@ -60,7 +94,11 @@ TFLITE = Container(
     explicit_padding=False,
     dense_scaling="float64",
     keeps_axes=False,
-    holds=frozenset({"sub", "mul", "maximum", "lookup", "softmax", "transpose_conv2d"}),
+    holds=frozenset({"sub", "mul", "maximum", "softmax", "transpose_conv2d"}),
+    curves={
+        "sigmoid": Curve("logistic", partial(_tflite, logistic), 1 / 256, -128),
+        "tanh": Curve("tanh", partial(_tflite, tanh), 1 / 128, 0),
+    },
     real_logits=False,
 )
 """Full-integer .tflite files, as LiteRT's reference kernels run them."""
@@ -76,7 +114,8 @@ ONNX = Container(
     explicit_padding=True,
     dense_scaling="policy",
     keeps_axes=True,
-    holds=frozenset(),
+    holds=frozenset({"mul"}),
+    curves={"sigmoid": Curve("logistic", _onnx_sigmoid, 1 / 256, 0)},
     real_logits=True,
 )
 """ONNX files of QLinear operators, unsigned activations and signed weights, as onnxruntime."""

@@ -128,7 +128,8 @@ class Draft:
 def refuse(name: str, problem: str, container: Container) -> NotExpressible:
     """The error for what a format cannot hold, naming the formats that can."""
     return NotExpressible(
-        f"{name!r}: {problem}; {container.name} has no such operator. A recipe whose convolutions "
-        "and additions have an `output` quantizer where no activation follows exports to it; "
+        f"{name!r}: {problem}; {container.name} has no such operator, or none is written "
+        "here. A recipe whose convolutions and additions have an `output` quantizer where no "
+        "activation follows exports to it; "
         "format=program and format=stablehlo hold any network"
     )

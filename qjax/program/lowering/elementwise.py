@@ -1,40 +1,20 @@
 """Two operands, and functions of one code, in the forms that a format has."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 
 from qjax.core.affine import HostNumber
 from qjax.core.host import HostArray
-from qjax.core.tables import Function, code_table, logistic, tanh
 from qjax.program import ops
 from qjax.program.base import Operator, Site
 from qjax.program.lowering.draft import Draft, Value, refuse
 from qjax.program.lowering.fuse import Grid
-from qjax.program.tensor import DTYPES, Quantization, Tensor
+from qjax.program.tensor import Quantization, Tensor
 
 _EXACT = 1e-6
-
-
-class Curve(NamedTuple):
-    """A function that TFLite computes by a table, on an output grid of its own."""
-
-    word: str
-    function: Function
-    step: float
-    zero: int
-
-
-_CURVES: Mapping[str, Curve] = MappingProxyType(
-    {
-        "sigmoid": Curve("logistic", logistic, 1 / 256, -128),
-        "tanh": Curve("tanh", tanh, 1 / 128, 0),
-    }
-)
 
 
 def total(
@@ -97,13 +77,11 @@ def curve(draft: Draft, operator: ops.Lookup, name: str, x: Value) -> Value:
     Raises:
         NotExpressible: a table that is none of the format's functions.
     """
-    known = _CURVES.get(operator.function)
-    if known is None or "lookup" not in draft.container.holds:
+    known = draft.container.curves.get(operator.function)
+    if known is None:
         raise refuse(name, f"a table of {operator.function}", draft.container)
-    grids = (x.grid.scale, x.grid.zero), (known.step, known.zero)
-    values = code_table(known.function, DTYPES[x.tensor.dtype], *grids)
-    table = draft.constant(f"{name}.{known.word}.table", values)
     output = _fixed(draft, f"{name}.{known.word}", x, known.step, known.zero)
+    table = draft.constant(f"{name}.{known.word}.table", known.table(x.tensor, output))
     names = x.tensor.name, table.name
     draft.add(ops.Lookup(names, output.name, known.word), output)
     return Value(output, known.zero, *draft.container.range)

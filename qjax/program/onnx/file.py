@@ -1,12 +1,15 @@
 """An ONNX file as plain records, trusted in nothing.
 
 The file is a protocol buffer, which its parser checks for form. What it claims is checked here:
-constants have as many bytes as their shapes say, nothing refers to other files, no node holds a
-graph of its own, and counts are bounded. Nothing else of the `onnx` package sees it.
+constants have as many bytes as their shapes say, nothing refers to other files, be it a constant or
+a tensor in an attribute, no node holds a graph of its own, and counts are bounded. Nothing else of
+the `onnx` package sees it.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +17,7 @@ import numpy as np
 from qjax.program.extras import require
 
 MAX_NODES = 100_000
+MAX_ENDS = 1024
 MAX_OPERANDS = 1024
 MAX_RANK = 8
 
@@ -95,6 +99,7 @@ class OnnxFile(NamedTuple):
         constants: by name.
         nodes: in order.
         content: what was read.
+        notes: by a node's output, why it is no part of an operator among codes.
     """
 
     inputs: tuple[Declared, ...]
@@ -102,6 +107,7 @@ class OnnxFile(NamedTuple):
     constants: dict[str, np.ndarray]
     nodes: tuple[Node, ...]
     content: bytes
+    notes: Mapping[str, str] = MappingProxyType({})
 
 
 def read_file(path: str | Path) -> OnnxFile:
@@ -140,6 +146,8 @@ class _Reader:
             raise ValueError("it has no graph with a node and an output")
         if len(graph.node) > MAX_NODES or len(graph.initializer) > MAX_NODES:
             raise ValueError(f"it has more than {MAX_NODES} nodes or constants")
+        if model.training_info:
+            raise ValueError("it has graphs for training beside its own")
         if model.functions or graph.sparse_initializer:
             raise ValueError("it has functions of its own or sparse constants")
         versions = {_text(entry.domain): int(entry.version) for entry in model.opset_import}
@@ -147,9 +155,12 @@ class _Reader:
         constants = {_named(item.name): self.constant(item) for item in graph.initializer}
         if len(constants) != len(graph.initializer):
             raise ValueError("two constants have one name")
-        inputs = tuple(self.declared(item) for item in graph.input)
+        # Files of old list their constants among the inputs, too.
+        inputs = [item for item in graph.input if item.name not in constants]
+        if max(len(inputs), len(graph.output)) > MAX_ENDS:
+            raise ValueError(f"it has more than {MAX_ENDS} inputs or outputs")
         return OnnxFile(
-            tuple(item for item in inputs if item.name not in constants),
+            tuple(self.declared(item) for item in inputs),
             tuple(self.declared(item) for item in graph.output),
             constants,
             tuple(self.node(item, versions) for item in graph.node),
@@ -171,8 +182,7 @@ class _Reader:
         """The values of a constant, in its shape."""
         name, shape = _named(item.name), tuple(int(size) for size in item.dims)
         word = self.types.get(item.data_type, f"type {item.data_type}")
-        if item.data_location == self.external or item.external_data:
-            raise ValueError(f"constant {name!r} lies in another file")
+        self.here(item, f"constant {name!r}")
         if word not in _TYPES:
             raise ValueError(f"constant {name!r} is of type {word}")
         if len(shape) > MAX_RANK or any(size < 0 for size in shape):
@@ -194,6 +204,11 @@ class _Reader:
             raise ValueError(f"constant {name!r} has values that do not fit {word}")
         return narrow.reshape(shape)
 
+    def here(self, item: Any, what: str) -> None:
+        """Raise if a tensor's values are kept outside of the file."""
+        if item.data_location == self.external or item.external_data:
+            raise ValueError(f"{what} lies in another file")
+
     def node(self, item: Any, versions: dict[str, int]) -> Node:
         """One node."""
         if max(len(item.input), len(item.output), len(item.attribute)) > MAX_OPERANDS:
@@ -201,6 +216,8 @@ class _Reader:
         domain, word = _text(item.domain), _text(item.op_type)
         domain = "" if domain == "ai.onnx" else domain
         kind = readable(f"{domain}.{word}" if domain else word)
+        for entry in item.attribute:
+            self.plain(entry, f"attribute {readable(_text(entry.name))!r} of operator {kind}")
         return Node(
             kind,
             versions.get(domain, 0),
@@ -208,6 +225,18 @@ class _Reader:
             tuple(_named(name, empty=True) for name in item.output),
             {readable(_text(entry.name)): self.attribute(entry) for entry in item.attribute},
         )
+
+    def plain(self, entry: Any, what: str) -> None:
+        """Raise if an attribute holds a graph, or a tensor whose values are elsewhere.
+
+        Its fields say so, whatever type it claims to have.
+        """
+        if entry.HasField("g") or entry.graphs:
+            raise ValueError(f"{what} is a graph of its own; only plain operators are read")
+        sparse = [entry.sparse_tensor] if entry.HasField("sparse_tensor") else []
+        parts = [p for s in (*sparse, *entry.sparse_tensors) for p in (s.values, s.indices)]
+        for tensor in ([entry.t] if entry.HasField("t") else []) + [*entry.tensors, *parts]:
+            self.here(tensor, what)
 
     def attribute(self, entry: Any) -> Attribute | None:
         """The value of an attribute of a plain kind."""

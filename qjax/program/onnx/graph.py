@@ -22,7 +22,11 @@ READS: Mapping[str, tuple[int, ...]] = {
     "QLinearMatMul": (0,),
     "com.microsoft.QGemm": (0,),
     "com.microsoft.QLinearAdd": (0, 3),
+    "com.microsoft.QLinearMul": (0, 3),
+    "com.microsoft.QLinearAveragePool": (0,),
     "com.microsoft.QLinearGlobalAveragePool": (0,),
+    "com.microsoft.QLinearLeakyRelu": (0,),
+    "com.microsoft.QLinearSigmoid": (0,),
     "DequantizeLinear": (0,),
 }
 """Operands that are followed by their scale and zero point."""
@@ -31,7 +35,12 @@ WRITES: Mapping[str, int] = {
     "QLinearMatMul": 6,
     "com.microsoft.QGemm": 7,
     "com.microsoft.QLinearAdd": 6,
+    "com.microsoft.QLinearMul": 6,
+    "com.microsoft.QLinearAveragePool": 3,
     "com.microsoft.QLinearGlobalAveragePool": 3,
+    "com.microsoft.QLinearLeakyRelu": 3,
+    "com.microsoft.QLinearSigmoid": 3,
+    "com.microsoft.QLinearConcat": 0,
     "QuantizeLinear": 1,
 }
 """Where the output's scale and zero point begin."""
@@ -66,10 +75,15 @@ class Graph:
         self._constants: dict[str, Tensor] = {}
         self._makers = {name: node for node in file.nodes for name in node.outputs if name}
         self._used: dict[str, Tensor] = {}
+        readers: dict[str, set[str]] = {declared.name: set() for declared in file.inputs}
+        for node in file.nodes:
+            for name in node.inputs:
+                if name in readers:
+                    readers[name].add(node.kind)
         for declared in file.inputs:
-            readers = {node.kind for node in file.nodes if declared.name in node.inputs}
             # An image that is turned first, or taken apart, has its channels last.
-            self._declare(declared, not readers <= {"Transpose", "Reshape", "Flatten"})
+            turned = readers[declared.name] <= {"Transpose", "Reshape", "Flatten"}
+            self._declare(declared, not turned)
 
     def _declare(self, declared: Declared, first: bool) -> None:
         dtype = _DTYPES.get(declared.type)
@@ -125,6 +139,10 @@ class Graph:
         """Whether an optional operand is there."""
         return place < len(node.inputs) and bool(node.inputs[place])
 
+    def is_constant(self, node: Node, place: int) -> bool:
+        """Whether an operand is one."""
+        return place < len(node.inputs) and node.inputs[place] in self.file.constants
+
     def values(self, node: Node, place: int) -> np.ndarray:
         """A constant operand.
 
@@ -138,10 +156,19 @@ class Graph:
 
     def constant(
         self, node: Node, place: int, dtypes: Sequence[str], order: tuple[int, ...] = (),
-        units: Quantization | None = None,
+        units: Quantization | None = None, rank: int = 0,
     ) -> Tensor:  # fmt: skip
-        """A constant operand as a tensor, its axes put in another order where one is given."""
+        """A constant operand as a tensor, its axes put in another order where one is given.
+
+        Args:
+            node, place: where it is.
+            dtypes: that it may have.
+            order: of its axes.
+            units: of its codes.
+            rank: axes that it has at least; those that it lacks stand in front.
+        """
         values = self.values(node, place)
+        values = values.reshape((1,) * (rank - values.ndim) + values.shape)
         if values.dtype.name not in dtypes:
             raise Unsupported(f"{node.inputs[place]!r} must be {' or '.join(dtypes)}")
         if order and len(order) != values.ndim:
@@ -154,6 +181,17 @@ class Graph:
             raise Unsupported(f"constant {name!r} is read in two ways")
         self._used[name] = before
         return before
+
+    def added(self, tensor: Tensor) -> Tensor:
+        """Note a constant that the file does not have.
+
+        Raises:
+            Unsupported: it has something of that name.
+        """
+        if tensor.name in self.known or tensor.name in self.file.constants:
+            raise Unsupported(f"{tensor.name!r} is a name of its own")
+        self._constants[tensor.name] = self._used[tensor.name] = tensor
+        return tensor
 
     def output(self, node: Node, name: str, tensor: Tensor, first: bool) -> Tensor:
         """Note what a node computes."""
@@ -229,7 +267,10 @@ def _gathered(file: OnnxFile) -> dict[str, Quantization]:
     """Units by tensor, as nodes tell them; a node that tells nothing sound is passed over here."""
     units: dict[str, Quantization] = {}
     for node in file.nodes:
-        places = [(node.inputs[p], p + 1) for p in READS.get(node.kind, ()) if p < len(node.inputs)]
+        read = READS.get(node.kind, ())
+        if node.kind == "com.microsoft.QLinearConcat":
+            read = range(2, len(node.inputs), 3)
+        places = [(node.inputs[p], p + 1) for p in read if p < len(node.inputs)]
         if node.kind in WRITES and node.outputs:
             places.append((node.outputs[0], WRITES[node.kind]))
         for name, place in places:

@@ -85,7 +85,7 @@ def _resolved(graph: Graph, node: Node, x: Tensor, sizes: Shape) -> Shape:
     return (batch, *(x.elements // known if size in (-1, None) else size for size in rest))
 
 
-def _axis(known: Known, axis: int) -> int:
+def axis_of(known: Known, axis: int) -> int:
     """An axis of the program's tensor, from the file's number."""
     rank = len(known.tensor.shape)
     if not -rank <= axis < rank:
@@ -99,7 +99,7 @@ def _concat(graph: Graph, node: Node) -> Operator:
     if not values or len({known.first for known in values}) > 1:
         raise Unsupported("its operands have their channels in different places")
     first = values[0]
-    axis = _axis(first, node.whole("axis", 0))
+    axis = axis_of(first, node.whole("axis", 0))
     made = ops.Concat(tuple(v.tensor.name for v in values), node.outputs[0], axis)
     return finish(graph, node, made, same_grid(graph, node, first.tensor), first.first)
 
@@ -114,7 +114,7 @@ def _pad(graph: Graph, node: Node) -> Operator:
         raise Unsupported(f"it pads with widths of shape {widths.shape}")
     pairs = [(0, 0)] * rank
     for axis in range(rank):
-        pairs[_axis(known, axis)] = int(widths[axis]), int(widths[rank + axis])
+        pairs[axis_of(known, axis)] = int(widths[axis]), int(widths[rank + axis])
     value = _scalar(graph, node, 2) or 0
     if x.quantization is not None and value == x.units.zero_point.value:
         value = None
@@ -136,7 +136,7 @@ def _slice(graph: Graph, node: Node) -> Operator:
         raise Unsupported(f"it begins at {begin}, ends at {end}, along {axes} by {steps}")
     start, stride, shape = [0] * rank, [1] * rank, list(x.shape)
     for axis, first, last, step in zip(axes, begin, end, steps, strict=True):
-        place = _axis(known, axis)
+        place = axis_of(known, axis)
         size = x.shape[place]
         if size is None:
             if (first, step) != (0, 1) or last < 2**31 - 1:
@@ -151,7 +151,7 @@ def _slice(graph: Graph, node: Node) -> Operator:
 
 def _argmax(graph: Graph, node: Node) -> Operator:
     known = graph.at(node, 0)
-    axis = _axis(known, node.whole("axis", 0))
+    axis = axis_of(known, node.whole("axis", 0))
     last = axis == len(known.tensor.shape) - 1
     if not last or node.whole("keepdims", 1) or node.whole("select_last_index", 0):
         raise Unsupported(f"it runs along axis {axis}, keeps it or takes the last of equal ones")

@@ -2,21 +2,27 @@
 
     program = read_onnx("net.onnx")
 
-What `write.py` writes, and files that others wrote of the same operators. Every operator keeps
+What `write.py` writes, and files that others wrote of the same operators, as QLinear nodes or as
+float ones between DequantizeLinear and QuantizeLinear (`fold.py`). Every operator keeps
 onnxruntime's arithmetic (policy `f32_even`). Images stand in the program as (n, h, w, c) wherever
 the file has their channels.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from qjax.program.imported import Import, Translated, alone
 from qjax.program.onnx.file import Node, OnnxFile, read_file
+from qjax.program.onnx.fold import folded
 from qjax.program.onnx.graph import Graph, Unsupported
 from qjax.program.onnx.operators import OPERATORS, POLICY
 from qjax.program.program import Program
 
-_LEAST, _MOST = 13, 26
+_FIRST, _MOST = 10, 26
 """Versions of ONNX's operator set in which the operators here mean what they mean here."""
+_LATER: Mapping[str, int] = MappingProxyType({"Pad": 11, "MaxPool": 12, "Clip": 12, "ArgMax": 12})
+"""Those that have their operands, or take bytes, only from a later version on."""
 
 
 def read_onnx(path: str | Path) -> Program:
@@ -32,11 +38,12 @@ def read_onnx(path: str | Path) -> Program:
 
 
 def translate(file: OnnxFile) -> Import:
-    """Translate every node that some output needs.
+    """Translate every node that some output needs; groups in QDQ form as the nodes they are.
 
     Raises:
         ValueError: an input that no program can have.
     """
+    file = folded(file)
     graph = Graph(file)
     steps = [_translated(graph, node) for node in graph.live()]
     outputs = []
@@ -57,9 +64,11 @@ def _translated(graph: Graph, node: Node) -> Translated:
     graph.begin()
     try:
         if node.kind not in OPERATORS:
-            raise Unsupported("no operator of a program computes it")
+            note = graph.file.notes.get(node.outputs[0]) if node.outputs else None
+            between = f"; between QuantizeLinear and DequantizeLinear: {note}" if note else ""
+            raise Unsupported(f"no operator of a program computes it{between}")
         most = 1 if "." in node.kind else _MOST
-        least = 1 if "." in node.kind else _LEAST
+        least = 1 if "." in node.kind else _LATER.get(node.kind, _FIRST)
         if not least <= node.version <= most:
             raise Unsupported(f"versions {least} to {most} are known")
         if len(node.outputs) != 1 or not node.outputs[0]:

@@ -1,4 +1,4 @@
-"""What onnxruntime computes beside `f32_even`: additions, means, and codes from grid to grid.
+"""What onnxruntime computes beside `f32_even`: sums, products, averages, codes from grid to grid.
 
 Its kernels for x86 processors with AVX2, in float32, rounding half to even. Functions of one or two
 8-bit codes are tables here, which the host fills with that very arithmetic; the program looks up
@@ -6,10 +6,15 @@ integers.
 
     QLinearAdd    round(fma(q_1, r_1, fma(q_2, r_2, c))),  r_i = S_i / S_y,
                   c = Z_y - fma(r_1, Z_1, r_2 Z_2)
+    QLinearMul    round((q_1 - Z_1) (q_2 - Z_2) M + Z_y),  M = S_1 S_2 / S_y
     QLinearGlobalAveragePool
                   round(S_x / (S_y n) * sum (q - Z_x)) + Z_y
-    DequantizeLinear and QuantizeLinear
+    QLinearAveragePool
+                  round((sum (q - Z_x) S_x) / n / S_y + Z_y), added tap by tap, row by row
+    DequantizeLinear and QuantizeLinear, QLinearConcat
                   round((q - Z_x) S_x / S_y) + Z_y
+    QLinearLeakyRelu, QLinearSigmoid
+                  round(f((q - Z_x) S_x) / S_y) + Z_y, the sigmoid as a quotient of two polynomials
 
 fma(a, b, c) = a b + c, rounded once.
 """
@@ -66,10 +71,91 @@ def sum_table(one: Tensor, other: Tensor, output: Tensor) -> np.ndarray:
     return landed(fma(codes(one.dtype)[:, None], ratios[0], inner[None, :]), output)
 
 
+def product_table(one: Tensor, other: Tensor, output: Tensor) -> np.ndarray:
+    """QLinearMul: (256, 256) codes by the bytes of both operands."""
+    scales = [np.float32(tensor.units.step) for tensor in (one, other, output)]
+    rows, columns = (codes(t.dtype) - np.float32(t.units.zero) for t in (one, other))
+    product = rows[:, None] * columns[None, :] * (scales[0] * scales[1] / scales[2])
+    return landed(product + np.float32(output.units.zero), output)
+
+
+def real_values(x: Tensor) -> np.ndarray:
+    """DequantizeLinear: (256,) float32 numbers by the byte."""
+    return (codes(x.dtype) - np.float32(x.units.zero)) * np.float32(x.units.step)
+
+
+def quantized(real: np.ndarray, output: Tensor) -> np.ndarray:
+    """QuantizeLinear: codes of float32 numbers."""
+    return landed(np.rint(real / np.float32(output.units.step)) + output.units.zero, output)
+
+
 def requantize_table(x: Tensor, output: Tensor) -> np.ndarray:
     """DequantizeLinear, then QuantizeLinear: (256,) codes by the byte."""
-    real = (codes(x.dtype) - np.float32(x.units.zero)) * np.float32(x.units.step)
-    return landed(np.rint(real / np.float32(output.units.step)) + output.units.zero, output)
+    return quantized(real_values(x), output)
+
+
+def leaky_table(x: Tensor, alpha: float, output: Tensor) -> np.ndarray:
+    """QLinearLeakyRelu: (256,) codes by the byte."""
+    real = real_values(x)
+    return quantized(np.where(real >= 0, real, np.float32(alpha) * real), output)
+
+
+def mean_bounds(count: int, output: Tensor) -> np.ndarray:
+    """QLinearAveragePool: the least float32 sum of `count` taps that lands on each code, ascending.
+
+    That on the least code is minus infinity, and plus infinity stands behind the last. Divisions
+    are made here: a compiler may turn them into products with a reciprocal.
+    """
+    low, high = output.range
+    wanted = np.arange(low + 1, high + 1)
+    count32, step = np.float32(count), np.float32(output.units.step)
+    # Bisected over all float32 numbers in order: n stands for the one with the bits of |n|.
+    infinite = int(np.float32(np.inf).view(np.int32))
+    least, most = (np.full(wanted.shape, sign * infinite) for sign in (-1, 1))
+    while (most - least > 1).any():
+        middle = (least + most) // 2
+        total = np.sign(middle) * np.abs(middle).astype(np.int32).view(np.float32)
+        with np.errstate(over="ignore"):
+            steps = total.astype(np.float32) / count32 / step + np.float32(output.units.zero)
+        reached = np.rint(steps) >= wanted
+        most = np.where(reached, middle, most)
+        least = np.where(reached, least, middle)
+    found = np.sign(most) * np.abs(most).astype(np.int32).view(np.float32)
+    return np.concatenate([[-np.inf], found, [np.inf]]).astype(np.float32)
+
+
+_ODD = (
+    4.37031012579801e-11, 1.15627324459942e-07, 6.08574864600143e-05, 8.51377133304701e-03,
+    2.48287947061529e-01,
+)  # fmt: skip
+_EVEN = (
+    6.10247389755681e-13, 5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03,
+    1.16817656904453e-01, 9.93151921023180e-01,
+)  # fmt: skip
+_FLAT = np.float32(18)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) of float32 numbers as onnxruntime and Eigen approximate it.
+
+    >>> sigmoid(np.float32([-20, 0, 1])).tolist()
+    [0.0, 0.5, 0.7310585975646973]
+    """
+    x = np.clip(x, -_FLAT, _FLAT)
+
+    def polynomial(numbers: tuple[float, ...]) -> np.ndarray:
+        value = np.full_like(x, numbers[0])
+        for number in numbers[1:]:
+            value = fma(value, x * x, np.float32(number))
+        return value
+
+    odd = polynomial(_ODD) * x
+    return np.clip(odd / polynomial(_EVEN) + np.float32(0.5), np.float32(0), np.float32(1))
+
+
+def sigmoid_table(x: Tensor, output: Tensor) -> np.ndarray:
+    """QLinearSigmoid: (256,) codes by the byte."""
+    return quantized(sigmoid(real_values(x)), output)
 
 
 def mean_scale(x: Tensor, output: Tensor, count: int) -> np.ndarray:

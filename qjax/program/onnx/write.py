@@ -80,8 +80,8 @@ class _Writer:
         site = self.program.site(operator)
         if operator.kind not in WRITERS:
             raise NotExpressible(
-                f"{operator.kind} -> {operator.output!r} has no form among ONNX's quantized "
-                "operators; StableHLO holds it"
+                f"{operator.kind} -> {operator.output!r} has no form here among ONNX's "
+                "quantized operators; StableHLO holds it"
             )
         for tensor in (*site.inputs, site.output):
             if tensor.dtype not in ("int8", "uint8", "int32", "float32"):

@@ -24,6 +24,7 @@ from qjax.program.arithmetic import (
     rescale,
 )
 from qjax.program.base import Operator, Site, require_dtype
+from qjax.program.onnx.rules import BYTES, leaky_table
 from qjax.program.tensor import DTYPES, Shape, code_range
 
 
@@ -59,6 +60,8 @@ class Clip(Operator):
 class LeakyRelu(Operator):
     """x where x >= 0, alpha * x elsewhere, each scaled down by itself.
 
+    Of bytes under `f32_even` it is onnxruntime's QLinearLeakyRelu (`onnx/rules.py`).
+
     Attributes:
         alpha: finite; may be negative.
     """
@@ -83,6 +86,9 @@ class LeakyRelu(Operator):
     def compute(self, site: Site, *values: Array) -> Array:
         """Both branches, and a choice."""
         (x,), (value,) = site.inputs, values
+        if site.policy == "f32_even" and x.dtype in BYTES:
+            table = jnp.asarray(leaky_table(x, self.alpha, site.output))
+            return table[value.astype(jnp.uint8).astype(jnp.int32)]
         total, bounds = centred(value, x), centred_bounds(x)
         positive = rescale(site.policy, total, _ratio(site), bounds, site.output)
         negative = rescale(site.policy, total, self._slope(site), bounds, site.output)

@@ -7,7 +7,8 @@ under `gemmlowp` and `q31` follow TFLite's kernels: with t = 2 max(S_1, S_2),
     y = scale_down(a +- b, t / (2**20 S_y)) + Z_y
 
 (a left shift of 15 for int16), where `scale_down` multiplies by a fixed-point number and rounds.
-The sum of bytes under `f32_even` is onnxruntime's QLinearAdd (`onnx/rules.py`).
+The sum of bytes under `f32_even` is onnxruntime's QLinearAdd, their product its QLinearMul
+(`onnx/rules.py`).
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ from qjax.program.arithmetic import (
     rescale,
 )
 from qjax.program.base import Operator, Site, require_dtype, require_same_units
-from qjax.program.onnx.rules import BYTES, sum_table
+from qjax.program.onnx.rules import BYTES, product_table, sum_table
 from qjax.program.tensor import DTYPES, Shape, Tensor
 
 _CODES = ("int8", "uint8", "int16")
@@ -118,15 +119,18 @@ class Sub(Operator):
         return _sum(site, values, sign=-1)
 
 
+def _looked_up(table: np.ndarray, left: Array, right: Array) -> Array:
+    """What a (256, 256) table has for the bytes of both operands."""
+    rows, columns = (value.astype(jnp.uint8).astype(jnp.int32) for value in (left, right))
+    return jnp.asarray(table.reshape(-1))[256 * rows + columns]
+
+
 def _sum(site: Site, values: tuple[Array, ...], sign: int) -> Array:
     left, right = _aligned(site, *values)
     if site.policy in TFLITE:
         return _tflite_sum(site, left, right, sign)
     if site.policy == "f32_even" and sign == 1 and site.output.dtype in BYTES:
-        one, other = site.inputs
-        table = jnp.asarray(sum_table(one, other, site.output).reshape(-1))
-        rows, columns = (value.astype(jnp.uint8).astype(jnp.int32) for value in (left, right))
-        return table[256 * rows + columns]
+        return _looked_up(sum_table(site.inputs[0], site.inputs[1], site.output), left, right)
     scales = [
         multiplier(site.policy, t.units.step, 1.0, site.output.units.step, per_tensor=True)
         for t in site.inputs
@@ -189,6 +193,9 @@ class Mul(Operator):
 
     def compute(self, site: Site, *values: Array) -> Array:
         """The product of the codes less their zero points, scaled down."""
+        if site.policy == "f32_even" and site.output.dtype in BYTES:
+            table = product_table(site.inputs[0], site.inputs[1], site.output)
+            return _looked_up(table, *_aligned(site, *values))
         left, right = (
             centred(value, tensor)
             for value, tensor in zip(_aligned(site, *values), site.inputs, strict=True)

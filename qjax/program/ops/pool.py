@@ -22,7 +22,11 @@ from qjax.program.base import (
     require_pair,
     require_rank,
 )
-from qjax.program.tensor import DTYPES, Shape
+from qjax.program.onnx.rules import BYTES, mean_bounds, real_values
+from qjax.program.tensor import DTYPES, Shape, Tensor
+
+_TAPS = 1024
+"""Added one by one, in the order of the runtime."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +94,10 @@ class MaxPool(_Pool):
 class AveragePool(_Pool):
     """The average *code* of each window, rounded; input and output share scale and zero point.
 
-    TFLite's rule, whatever the policy: a tie goes away from code zero for int8 and int16, and
-    upwards for uint8, so that the same network can differ by one between the two types.
+    TFLite's rule, whatever the policy but one: a tie goes away from code zero for int8 and int16,
+    and upwards for uint8, so that the same network can differ by one between the two types. Bytes
+    under `f32_even` may change their grid, and are averaged as real numbers by onnxruntime's
+    QLinearAveragePool (`onnx/rules.py`).
     """
 
     kind: ClassVar[str] = "average_pool"
@@ -102,12 +108,18 @@ class AveragePool(_Pool):
         require_dtype(site.output, site.inputs[0].dtype)
         low, high = site.inputs[0].range
         taps = self.window[0] * self.window[1]
+        if taps > _TAPS and self._is_real(site):
+            raise ValueError(
+                f"{self.kind}.window must have at most {_TAPS} taps under {site.policy}, got {taps}"
+            )
         require_int32(str(site.output), (2 * taps * min(low, 0), 2 * taps * max(high, 1)))
         return self.pooled(site)
 
     def compute(self, site: Site, *values: Array) -> Array:
         """The sum of the codes over the number of taps inside the image."""
         (x,) = values
+        if self._is_real(site):
+            return self._real(site, x)
         sums = window_sum(x, self.window, self.strides, self.padding, groups=x.shape[-1])
         count = jnp.asarray(self._counts(x.shape))
         half = count // 2
@@ -115,6 +127,40 @@ class AveragePool(_Pool):
         # C's division, toward zero; uint8 sums are never negative.
         mean = lax.div(nearest, jnp.broadcast_to(count, sums.shape))
         return jnp.clip(mean, *site.output.range).astype(DTYPES[site.output.dtype])
+
+    def _is_real(self, site: Site) -> bool:
+        return site.policy == "f32_even" and site.output.dtype in BYTES
+
+    def _real(self, site: Site, x: Array) -> Array:
+        """The average in float32, one tap after the other."""
+        (tensor,) = site.inputs
+        real = jnp.asarray(real_values(tensor))[x.astype(jnp.uint8).astype(jnp.int32)]
+        # What is padded adds nothing.
+        real = jnp.pad(real, ((0, 0), *self.padding, (0, 0)))
+        counts = self._counts(x.shape)
+        reach = [(n - 1) * s + 1 for n, s in zip(counts.shape[1:3], self.strides, strict=True)]
+        total = jnp.zeros((), jnp.float32)
+        for row in range(self.window[0]):
+            for column in range(self.window[1]):
+                rows, columns = (
+                    slice(at, at + size, stride)
+                    for at, size, stride in zip((row, column), reach, self.strides, strict=True)
+                )
+                total = total + real[:, rows, columns]
+        return self._landed(site.output, total, counts)
+
+    def _landed(self, output: Tensor, total: Array, counts: np.ndarray) -> Array:
+        """Codes of real sums: near the quotient, then where its bounds say."""
+        low, high = output.range
+        kinds, places = np.unique(counts, return_inverse=True)
+        bounds = jnp.asarray(np.concatenate([mean_bounds(int(n), output) for n in kinds]))
+        start = jnp.asarray((places.reshape(counts.shape) * (high - low + 2)).astype(np.int32))
+        scale = jnp.asarray((1 / (counts * output.units.step)).astype(np.float32))
+        near = jnp.clip(jnp.round(total * scale), low - output.units.zero, high - output.units.zero)
+        place = near.astype(jnp.int32) + (output.units.zero - low)
+        above = (total >= bounds[start + place + 1]).astype(jnp.int32)
+        below = (total < bounds[start + place]).astype(jnp.int32)
+        return (place + low + above - below).astype(DTYPES[output.dtype])
 
     def _counts(self, shape: tuple[int, ...]) -> np.ndarray:
         """Taps inside the image, int32 (1, oh, ow, 1)."""

@@ -17,6 +17,7 @@ from qjax.program.base import (
     require_same_units,
     require_whole,
 )
+from qjax.program.onnx.rules import BYTES, requantize_table
 from qjax.program.tensor import DTYPES, MAX_RANK, Shape, Tensor
 
 
@@ -154,7 +155,8 @@ class Concat(Operator):
     int8 and int16 tensors must be on the output's grid already, or the output has a scale for each
     channel along the axis and every channel keeps its own. A uint8 one on another grid passes
     through a table of its 256 codes, which TFLite's kernel computes in float32 as
-    round(q * s + (-Z * s)) + Z_y with s = S_x * (1 / S_y), ties away from zero. int32 sums on
+    round(q * s + (-Z * s)) + Z_y with s = S_x * (1 / S_y), ties away from zero. Bytes under
+    `f32_even` come onto the output's grid as in onnxruntime's QLinearConcat. int32 sums on
     different scales stand side by side under a scale for each channel.
 
     Attributes:
@@ -184,10 +186,17 @@ class Concat(Operator):
                     f"concat: {tensor} of shape {tensor.shape} does not stand beside {first} along "
                     f"axis {self.axis}"
                 )
-            if tensor.dtype in ("int8", "int16"):
+            if tensor.dtype in ("int8", "int16") and not self._regrids(site, tensor):
                 self._check_units(tensor, site.output, total)
             total += size
         return (*first[: self.axis], total, *first[self.axis + 1 :])
+
+    def _regrids(self, site: Site, tensor: Tensor) -> bool:
+        """Whether codes come onto another grid by onnxruntime's rule."""
+        units, whole = tensor.quantization, site.output.quantization
+        if site.policy != "f32_even" or tensor.dtype not in BYTES or not (units and whole):
+            return False
+        return units != whole and units.axis is None and whole.axis is None
 
     def _check_units(self, tensor: Tensor, output: Tensor, start: int) -> None:
         """Raise unless codes may pass unchanged to where they stand in the output."""
@@ -209,7 +218,10 @@ class Concat(Operator):
         """The codes side by side, clamped to the output's range."""
         parts = []
         for value, tensor in zip(values, site.inputs, strict=True):
-            if tensor.dtype == "uint8" and tensor.quantization != site.output.quantization:
+            if self._regrids(site, tensor):
+                table = jnp.asarray(requantize_table(tensor, site.output))
+                value = table[value.astype(jnp.uint8).astype(jnp.int32)]
+            elif tensor.dtype == "uint8" and tensor.quantization != site.output.quantization:
                 table = jnp.asarray(rescaling_table(tensor, site.output))
                 value = table[value.astype(jnp.int32)]
             parts.append(value)

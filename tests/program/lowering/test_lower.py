@@ -17,7 +17,7 @@ from qjax.program.program import Program
 from qjax.program.run import runner
 from qjax.program.tflite import read_tflite
 from qjax.program.tflite_write import write_tflite
-from tests.program.networks import Averaged, Branched, custom, network
+from tests.program.networks import Averaged, Branched, Gated, custom, network
 
 CONTAINERS = {"tflite": TFLITE, "onnx": ONNX}
 CASES = [
@@ -79,6 +79,16 @@ def test_branches_pools_and_flattened_images(container: str, tmp_path: Path):
     assert found.largest <= 1 and found.alone <= 0.02 * found.codes
     kinds = [operator.kind for operator in lowered.program.operators]
     assert kinds.count("concat") == 1 and "sum_pool" not in kinds
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_product_with_a_sigmoid(container: str, tmp_path: Path):
+    program, pixels = custom(Gated, "int8", 8)
+    lowered = check(program, pixels, container, tmp_path)
+    assert {"mul", "lookup"} <= {operator.kind for operator in lowered.program.operators}
+    found = deviation(program, lowered, pixels)
+    # The gate is rounded on the format's grid, then on its own.
+    assert found.largest <= 1
 
 
 def test_few_bits_are_clamped_as_the_format_can():

@@ -70,7 +70,11 @@ CHANGES = {
         lambda m: setattr(node(m, "QLinearAdd"), "domain", "evil"),
         "operator evil.QLinearAdd version 0",
     ),
-    "an old version": (lambda m: setattr(m.opset_import[0], "version", 9), "versions 13 to 26"),
+    "an old version": (lambda m: setattr(m.opset_import[0], "version", 9), "versions 10 to 26"),
+    "a version of floats alone": (
+        lambda m: setattr(m.opset_import[0], "version", 11),
+        "MaxPool version 11, output tensor 'act2': versions 12 to 26|Clip version 11",
+    ),
     "no version": (lambda m: replaced(m.opset_import), "version 0, output tensor"),
     "a cycle": (
         lambda m: node(m, "QLinearConv").input.__setitem__(0, "class"),

@@ -1,6 +1,7 @@
 """Every operator against onnxruntime, through a file that it runs and that ONNX's checker takes."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,60 @@ from qjax.program import ops
 from qjax.program.base import NotExpressible
 from qjax.program.comparison import RuntimeUnfit, compare_onnx, random_inputs
 from qjax.program.onnx.read import read_onnx
+from qjax.program.onnx.rules import sigmoid_table
 from qjax.program.onnx.write import write_onnx
 from qjax.program.program import Program
 from qjax.program.run import runner
-from qjax.program.tensor import Quantization, Tensor
-from tests.program.litert_cases import CASES, activation, argmax, binary, conv, mean, moved, pool
+from qjax.program.tensor import Quantization, Tensor, code_range
+from tests.program.litert_cases import (
+    CASES,
+    activation,
+    argmax,
+    binary,
+    concat,
+    conv,
+    grid,
+    mean,
+    moved,
+    pool,
+    unary,
+)
 from tests.program.litert_cases import program as program_of
 
 onnx = pytest.importorskip("onnx", reason="comes with qjax[export]")
 pytest.importorskip("onnxruntime", reason="the reference; it comes with qjax[export]")
+
+Make = Callable[[np.random.Generator], Program]
+
+
+def regridded(make: Make) -> Make:
+    """The same with the output on a grid of its own."""
+
+    def remade(rng: np.random.Generator) -> Program:
+        program = make(rng)
+        return with_units(program, {program.outputs[0]: grid(rng, "int8")})
+
+    return remade
+
+
+def apart(make: Make) -> Make:
+    """The same with every tensor on a grid of its own."""
+
+    def remade(rng: np.random.Generator) -> Program:
+        program = make(rng)
+        return with_units(program, {t.name: grid(rng, "int8") for t in program.tensors})
+
+    return remade
+
+
+def with_units(program: Program, units: dict[str, Quantization]) -> Program:
+    tensors = tuple(
+        dataclasses.replace(t, quantization=units.get(t.name, t.quantization))
+        for t in program.tensors
+    )
+    # Only onnxruntime's arithmetic has such operators.
+    return dataclasses.replace(program, tensors=tensors, policy="f32_even")
+
 
 IMAGE = (None, 5, 6, 3)
 MADE = {
@@ -32,6 +78,14 @@ MADE = {
     "depthwise, twice": conv("int8", (2, 3), (2, 1), groups=4, channels=(4, 8)),
     "dense": CASES["dense int8 by channel"],
     "add": binary(ops.Add, "int8"),
+    "add that broadcasts": binary(ops.Add, "int8", "broadcast"),
+    "mul": binary(ops.Mul, "int8"),
+    "mul that broadcasts": binary(ops.Mul, "int8", "broadcast"),
+    "leaky relu": unary(ops.LeakyRelu(("x",), "y", float(np.float32(0.1))), "int8"),
+    "average pool": pool(ops.AveragePool, "int8", "VALID"),
+    "average pool, padded": pool(ops.AveragePool, "int8", "SAME"),
+    "average pool, regridded": regridded(pool(ops.AveragePool, "int8", "SAME")),
+    "concat of grids": apart(concat("int8")),
     "mean": mean("int8", (1, 2), True),
     "max pool": pool(ops.MaxPool, "int8", "SAME"),
     "requantize": CASES["requantize int8 to int8"],
@@ -108,6 +162,43 @@ def test_an_operator_equals_onnxruntime(name: str, signed: bool, seed: int, tmp_
     assert read_onnx(path).operators[0].attributes() == program.operators[0].attributes()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("kind", [ops.Add, ops.Mul])
+def test_a_constant_beside_an_image_equals_onnxruntime(kind, dtype: str, tmp_path: Path):
+    program = binary(kind, dtype, "constant")(np.random.default_rng(1))
+    compared(dataclasses.replace(program, policy="f32_even"), tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_a_sigmoid_equals_onnxruntime(dtype: str, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    x = activation(rng, "x", (None, 2, 3, 64), dtype)
+    y = activation(rng, "y", x.shape, dtype, scale=1 / 200)
+    values = np.roll(sigmoid_table(x, y), code_range(dtype)[0])
+    table = Tensor("t", (256,), dtype, data=values)
+    program = program_of(ops.Lookup(("x", "t"), "y", "logistic"), x, table, y)
+    program = dataclasses.replace(program, policy="f32_even")
+    compared(program, tmp_path)
+    values = values.copy()
+    values[0] ^= 1
+    other = dataclasses.replace(table, data=values, low=None, high=None)
+    program = dataclasses.replace(program, tensors=(x, other, y))
+    with pytest.raises(NotExpressible, match="QLinearSigmoid, the only one written here"):
+        write_onnx(program, tmp_path / "other.onnx")
+
+
+def compared(program: Program, folder: Path) -> None:
+    """Write, run on random codes, compare, read back."""
+    write_onnx(program, folder / "net.onnx")
+    try:
+        result = compare_onnx(folder / "net.onnx", 8, random_inputs())
+    except RuntimeUnfit as error:
+        pytest.skip(str(error))
+    (row,) = result.results
+    assert not result.unsupported and row.compared > 0 and row.mismatched == 0
+    assert read_onnx(folder / "net.onnx").operators[0].kind == program.operators[0].kind
+
+
 def test_clip_keeps_codes(tmp_path: Path):
     rng = np.random.default_rng(0)
     x = activation(rng, "x", (None, 40), "uint8")
@@ -121,6 +212,25 @@ def test_clip_keeps_codes(tmp_path: Path):
         "argmax_agreement": 1.0,
         "unsupported": [],
     }
+
+
+@pytest.mark.parametrize("version", [10, 11, 12])
+@pytest.mark.parametrize(
+    "name", ["conv", "requantize", "reshape", "concat", "slice of an image", "quantize"]
+)
+def test_older_versions_mean_the_same(name: str, version: int, tmp_path: Path):
+    path = tmp_path / "one.onnx"
+    program = case(name, 0, signed=False)
+    write_onnx(program, path)
+    model = onnx.load(path)
+    model.opset_import[0].version = version
+    onnx.save(model, path)
+    try:
+        result = compare_onnx(path, 4, random_inputs())
+    except RuntimeUnfit as error:
+        pytest.skip(str(error))
+    (row,) = result.results
+    assert not result.unsupported and row.compared > 0 and row.mismatched == 0
 
 
 @pytest.mark.parametrize("name", ["conv", "conv grouped", "depthwise", "max pool", "concat"])

@@ -10,7 +10,7 @@ import pytest
 from qjax.core.host import HostArray
 from qjax.program import ops
 from qjax.program.comparison import RuntimeUnfit, compare_onnx
-from qjax.program.onnx.rules import fma
+from qjax.program.onnx.rules import fma, mean_bounds
 from qjax.program.onnx.write import write_onnx
 from qjax.program.program import Program
 from qjax.program.tensor import DTYPES, Quantization, Tensor
@@ -55,9 +55,10 @@ def compare(program: Program, folder: Path, *values: np.ndarray) -> None:
     assert (row.compared, row.mismatched) == (given[0].size, 0)
 
 
+@pytest.mark.parametrize("kind", [ops.Add, ops.Mul])
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_every_pair_of_codes_is_added_as_there(dtype: str, seed: int, tmp_path: Path):
+def test_every_pair_of_codes_meets_as_there(kind, dtype: str, seed: int, tmp_path: Path):
     rng = np.random.default_rng(seed)
     # Scales that make ties, and others.
     units = [grid(rng, dtype, scale if seed < 2 else None) for scale in (0.5, 0.25, 1.0)]
@@ -65,7 +66,7 @@ def test_every_pair_of_codes_is_added_as_there(dtype: str, seed: int, tmp_path: 
         activation(rng, name, (None, 2**16), dtype, units=each)
         for name, each in zip(("x1", "x2", "y"), units, strict=True)
     ]
-    program = program_of(ops.Add(("x1", "x2"), "y"), *tensors)
+    program = program_of(kind(("x1", "x2"), "y"), *tensors)
     pairs = np.arange(2**16)
     one, other = ((part.astype(np.uint8)).view(DTYPES[dtype]) for part in (pairs >> 8, pairs & 255))
     compare(program, tmp_path, one, other)
@@ -82,6 +83,35 @@ def test_every_code_changes_its_grid_as_there(seed: int, tmp_path: Path):
     ]
     program = program_of(ops.Requantize(("x",), "y"), *tensors)
     compare(program, tmp_path, np.arange(256).astype(np.uint8))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("slope", [0.01, 0.25, -0.5])
+def test_every_code_leaks_as_there(slope: float, seed: int, tmp_path: Path):
+    rng = np.random.default_rng(seed)
+    scales = (1.0, 2.0) if seed == 0 else (None, None)
+    tensors = [
+        activation(rng, name, (None, 256), "int8", units=grid(rng, "int8", scale))
+        for name, scale in zip(("x", "y"), scales, strict=True)
+    ]
+    program = program_of(ops.LeakyRelu(("x",), "y", float(np.float32(slope))), *tensors)
+    compare(program, tmp_path, np.arange(256).astype(np.uint8).view(np.int8))
+
+
+@pytest.mark.parametrize(("step", "zero", "count"), [(0.5, 4, 4), (0.0371, 9, 9)])
+def test_bounds_of_a_mean_are_where_its_code_changes(step: float, zero: int, count: int):
+    """Each bound has its code, and the float32 number below it the code before."""
+    scale = np.float32(step)
+    y = Tensor("y", (1,), "uint8", Quantization(HostArray(scale), HostArray(float(zero))))
+    bounds = mean_bounds(count, y)
+    assert bounds.shape == (257,) and np.isneginf(bounds[0]) and np.isposinf(bounds[-1])
+
+    def code(total: np.ndarray) -> np.ndarray:
+        return np.rint(total / np.float32(count) / scale + np.float32(zero))
+
+    np.testing.assert_array_equal(code(bounds[1:-1]), np.arange(1, 256))
+    below = np.nextafter(bounds[1:-1], np.float32(-np.inf))
+    np.testing.assert_array_equal(code(below), np.arange(255))
 
 
 def test_a_mean_divides_in_float32():
