@@ -6,8 +6,8 @@ seeds=${SEEDS:-0,1,2}
 # MNIST, LeNet, 2-8-8-8: Table 1.
 python -m qjax.train -m +experiment=wage_2888 data=mnist model=wage_lenet "seed=$seeds" "$@"
 
-# The paper's length; runs side by side: python experiments/run_batch.py experiments/wage/jobs.txt
-python -m qjax.train -m +experiment=wage_2888 epochs=100 optim.learning_rate=1 optim.schedule.factor=1 \
+# The paper's length, without padding as it was run; runs side by side: python experiments/run_batch.py experiments/wage/jobs.txt
+python -m qjax.train -m +experiment=wage_2888 model.padding=VALID epochs=100 optim.learning_rate=1 optim.schedule.factor=1 \
   "seed=$seeds" "$@"
 
 # CIFAR-10, VGG-like, 2-8-8-8: Table 1; and over the bits of the gradients: Table 3.
