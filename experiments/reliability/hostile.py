@@ -141,22 +141,14 @@ def _shared(
         return builder.EndVector()
 
     places = builder.CreateNumpyVector(np.zeros(operands, np.int32))
-    units = table(
-        "QuantizationParameters",
-        Scale=builder.CreateNumpyVector(np.ones(scales, np.float32)),
-    )
+    spread = builder.CreateNumpyVector(np.ones(scales, np.float32))
+    units = table("QuantizationParameters", Scale=spread)
     shape = builder.CreateNumpyVector(np.ones(1, np.int32))
-    one = table(
-        "Tensor", Shape=shape, Type=9, Name=builder.CreateString("x" * name), Quantization=units
-    )
+    label = builder.CreateString("x" * name)
+    one = table("Tensor", Shape=shape, Type=9, Name=label, Quantization=units)
     operator = table("Operator", Inputs=places, Outputs=places)
-    graph = table(
-        "SubGraph",
-        Tensors=offsets(one, tensors),
-        Inputs=places,
-        Outputs=places,
-        Operators=offsets(operator, operators),
-    )
+    parts = {"Tensors": offsets(one, tensors), "Operators": offsets(operator, operators)}
+    graph = table("SubGraph", Inputs=places, Outputs=places, **parts)
     model = table(
         "Model",
         Version=3,

@@ -54,7 +54,8 @@ def test_a_row_composes_with_the_papers_numbers(name: str, folder: Path) -> None
     config = composed(f"+experiment={name}", f"data.root={folder}")
     spec = build(config)
     assert spec.names["data"] == "imagenet" and spec.data.shape == (224, 224, 3)
-    assert spec.recipe.name == ("deployable" if "minmax" in name else "ends_float")
+    floats = "ends_float_errors" if "error" in spec.config else "ends_float"
+    assert spec.recipe.name == ("deployable" if "minmax" in name else floats)
     quantized = [phase for phase in spec.phases if phase.quantized]
     optimizer = quantized[0].scaled_optimizer()
     if "minmax" in name:

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from qjax.core.rescale import q31_even
 from qjax.core.thresholds import (
@@ -114,6 +114,7 @@ def test_thresholds_must_be_rows_of_integers(table) -> None:
         count_thresholds(jnp.asarray([1]), table)
 
 
+@settings(max_examples=8)
 @given(
     st.lists(st.integers(-(2**31), 2**31), min_size=1, max_size=40),
     st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=20),
