@@ -14,7 +14,7 @@ python -m qjax.train -m +experiment=float data=cifar10 model=resnet20 \
 # CIFAR-10, ResNet-20, weights and activations: the re-run in Table 1 of the PACT paper.
 for bits in 2 3 4 5; do
   python -m qjax.train -m +experiment=dorefa_w4a4 data=cifar10 model=resnet20 \
-    recipe=ends_float "w_bits=$bits" "a_bits=$bits" "${schedule[@]}" "seed=$seeds" "$@"
+    recipe=conv_inputs "w_bits=$bits" "a_bits=$bits" "${schedule[@]}" "seed=$seeds" "$@"
 done
 
 # Gradients: no published figure on CIFAR-10; the abstract's widths, and the ablation.
