@@ -89,6 +89,8 @@ class Graph:
         dtype = _DTYPES.get(declared.type)
         if dtype is None:
             raise ValueError(f"input {declared.name!r} is of type {declared.type}")
+        if not declared.shape:
+            raise ValueError(f"input {declared.name!r} has no axes, so none for the images")
         # A first axis of one, or of any size, is the batch.
         rows = declared.shape[:1]
         shape: Shape = (None if rows in ((1,), (None,)) else rows[0], *declared.shape[1:])

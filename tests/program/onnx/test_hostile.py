@@ -57,6 +57,10 @@ CHANGES = {
         lambda m: mislabelled(added(m, "Constant", value=elsewhere()), "value"),
         "attribute 'value' of operator Constant lies in another file",
     ),
+    "an input without axes": (
+        lambda m: m.graph.input[0].type.tensor_type.shape.ClearField("dim"),
+        "has no axes, so none for the images",
+    ),
     "a loop": (
         lambda m: added(m, "Loop", body=graph()),
         "attribute 'body' of operator Loop is a graph of its own",
