@@ -85,6 +85,16 @@ def test_its_errors_are_those_of_the_runtime():
         Apart("onnxruntime", b"no file at all", Limits())
 
 
+@x86
+def test_a_runtime_that_does_not_end_is_stopped(tmp_path: Path):
+    hostile.RUN["loop.onnx"](tmp_path / "loop.onnx")
+    content = (tmp_path / "loop.onnx").read_bytes()
+    with Apart("onnxruntime", content, Limits(timeout=2)) as apart:
+        rows = np.zeros((1, 4), np.float32)
+        with pytest.raises(ValueError, match="longer than timeout=2 s"):
+            apart.run(["w"], {"x": rows})
+
+
 def test_the_process_ends_with_its_context(dense: Path):
     with Apart("litert", dense.read_bytes(), Limits()) as apart:
         number = apart._process.pid
