@@ -7,10 +7,11 @@ and where to keep the file is the caller's to say: `qjax/compare.py` puts it bes
 import dataclasses
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from qjax.program.whole import write_whole
 
 type Download = Callable[[Sequence[str]], bytes]
 
@@ -74,12 +75,7 @@ def bring(model: ReferenceModel, folder: Path, download: Download) -> Path:
     if not path.exists():
         content = unpacked(model, download(arguments(model)))
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, content)
     _check(path.name, path.read_bytes(), model.sha256)
     return path
 
