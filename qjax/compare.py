@@ -30,7 +30,7 @@ import numpy as np
 
 from qjax.data.cache import cache_folder, work_folder
 from qjax.data.origins import run_client
-from qjax.program.apart import Limits
+from qjax.program.apart import limits_of
 from qjax.program.arguments import flag, key_values, whole
 from qjax.program.comparison import (
     RuntimeUnfit,
@@ -57,10 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ValueError("file must be given: file=NET.tflite")
         samples = whole(options, "samples", 100, least=1)
         detail = flag(options, "detail", False)
-        limits = Limits(
-            whole(options, "memory", Limits.memory, least=1),
-            whole(options, "timeout", Limits.timeout, least=1),
-        )
+        limits = limits_of(options)
         seed = whole(options, "seed", 0, least=0)
         images, labels = _test_images(options.get("data"), samples)
         inputs = random_inputs(seed) if images is None else image_inputs(images)

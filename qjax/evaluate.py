@@ -9,7 +9,7 @@ Keys of the run's configuration override it, e.g. `data.test_limit=100`.
 `engine=litert` or `engine=onnxruntime` exports the network, compares the file with that runtime on
 some test images operator by operator, and evaluates the whole test set at the runtime's own speed:
 for large jobs, on `threads=N` threads (2). It prints its accuracy beside the network's, and images
-a second of both. `calibrate=true` as in `python -m qjax.export`.
+a second of both. `calibrate=true`, `timeout` and `memory` as in `python -m qjax.export`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from qjax.train import build
 from qjax.training.finish import Outcome, evaluate, evaluate_float
 from qjax.training.run import trained_model
 
-_OWN = ("folder", "engine", "calibrate", "threads")
+_ENGINES = ("calibrate", "threads", "timeout", "memory")
+"""What is said to an engine alone."""
+_OWN = ("folder", "engine", *_ENGINES)
 _USAGE = "usage: python -m qjax.evaluate folder=FOLDER [engine=NAME [threads=N]] [key=value ...]"
 
 
@@ -76,14 +78,9 @@ def main(arguments: list[str]) -> None:
         overrides = [f"{key}={value}" for key, value in options.items()]
         check_words(overrides, stored_config(folder, []).get("target", {}).get("name"))
         if "engine" in own:
-            # Imported here: it needs the packages of the export extra, and this module.
-            from qjax.export import Trained
-
-            fill, threads = flag(own, "calibrate", False), whole(own, "threads", 2, 1)
-            try:
-                found = Trained(folder, overrides).engine(own["engine"], fill, threads)
-            except ImportError as error:
-                raise ValueError(str(error)) from error
+            found = _by_engine(folder, overrides, own)
+        elif idle := [key for key in _ENGINES if key in own]:
+            raise ValueError(f"{idle[0]} is said to an engine; give engine=NAME too; {_USAGE}")
         else:
             outcome = reevaluate(folder, overrides)
             found = {
@@ -93,6 +90,20 @@ def main(arguments: list[str]) -> None:
                 "integer": outcome.integer,
             }
         print(json.dumps(found, indent=2))
+
+
+def _by_engine(folder: Path, overrides: list[str], own: dict[str, str]) -> dict[str, object]:
+    # Imported here: they need the packages of the export extra, and this module.
+    from qjax.export import Trained
+    from qjax.program.apart import limits_of
+    from qjax.program.engines import THREADS
+
+    fill, threads = flag(own, "calibrate", False), whole(own, "threads", THREADS, 1)
+    limits = limits_of(own)
+    try:
+        return Trained(folder, overrides).engine(own["engine"], fill, threads, limits)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
 
 
 def _recorded(folder: Path) -> dict[str, object] | None:

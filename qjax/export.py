@@ -14,8 +14,9 @@
 Files take uint8 pixels (n, h, w, c). A .tflite or ONNX file rounds as its runtime does, not as the
 run's policy has it: how many codes, classes and right answers that changes on `images` test images
 (200) is printed, and how many codes the runtime computes otherwise than the file's own program on
-`compare` of them (20; 0 leaves it out), operator by operator. Logits get 8 bits unless the last
-layer has an `output` quantizer.
+`compare` of them (20; 0 leaves it out), operator by operator, in a process of its own: `timeout`
+seconds (300) for its start and for each batch, `memory` MiB (8192). Logits get 8 bits unless the
+last layer has an `output` quantizer.
 
 What a format cannot express is an error that says so and names the format that can; the other
 formats are written all the same. In TFLite and
@@ -37,6 +38,7 @@ from flax import nnx
 from qjax.core.codes import Codes
 from qjax.evaluate import stored_config
 from qjax.integerize import LOGIT_BITS, IntegerNetwork, integerize
+from qjax.program.apart import Limits, limits_of
 from qjax.program.arguments import flag, key_values, whole
 from qjax.program.engines import ENGINES, THREADS, classify_all
 from qjax.program.formats import FORMATS, check, compared, export
@@ -49,7 +51,7 @@ from qjax.training.run import CHECKPOINTS, trained_model
 from qjax.training.spec import RunSpec
 from qjax.tree import get, swap
 
-_KEYS = ("folder", "format", "out", "images", "compare", "calibrate")
+_KEYS = ("folder", "format", "out", "images", "compare", "calibrate", "timeout", "memory")
 _CALIBRATION = 256
 """Training images that say what a tensor reaches."""
 _PARITY = 20
@@ -133,8 +135,9 @@ def main(arguments: Sequence[str]) -> int:
         usual = (("images", 200), ("compare", 20))
         counts = [whole(options, key, count, 0) for key, count in usual]
         fill = flag(options, "calibrate", False)
+        limits = limits_of(options)
         trained = Trained(folder)
-        return trained.export(names, Path(options.get("out", folder)), counts, fill)
+        return trained.export(names, Path(options.get("out", folder)), counts, fill, limits)
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -171,7 +174,14 @@ class Trained:
                 break
         return np.concatenate(parts)[:count], data.test_labels[:count]
 
-    def export(self, names: Sequence[str], out: Path, counts: Sequence[int], fill: bool) -> int:
+    def export(
+        self,
+        names: Sequence[str],
+        out: Path,
+        counts: Sequence[int],
+        fill: bool,
+        limits: Limits | None = None,
+    ) -> int:
         """Write the formats and print what is found out about each file.
 
         Args:
@@ -180,6 +190,7 @@ class Trained:
             counts: test images that files are held against the network on, and, of these, against
                 their runtime.
             fill: as `qjax.program.lowering.lower.lower`.
+            limits: of a runtime's process; None for the usual ones.
 
         Returns:
             2 when a format cannot hold the network or its file not be checked, which is told behind
@@ -193,7 +204,7 @@ class Trained:
             path = out / FORMATS[name].file
             try:
                 exported = export(self.program, name, path, calibration, fill)
-                found = check(exported, name, self.program, images, counts[1])
+                found = check(exported, name, self.program, images, counts[1], limits)
             except (ValueError, OSError, ImportError) as error:
                 errors.append(f"error: format {name}: {error}\n")
                 continue
@@ -208,13 +219,16 @@ class Trained:
         sys.stderr.write("".join(errors))
         return 2 if errors else int(failed)
 
-    def engine(self, name: str, fill: bool, threads: int = THREADS) -> dict[str, object]:
+    def engine(
+        self, name: str, fill: bool, threads: int = THREADS, limits: Limits | None = None
+    ) -> dict[str, object]:
         """Evaluate the test set by another runtime.
 
         Args:
             name: of the runtime, one of `ENGINES`.
             fill: as `export`.
             threads: that the runtime may use.
+            limits: of the runtime's process while it is compared; None for the usual ones.
 
         Returns:
             What `python -m qjax.evaluate` prints.
@@ -231,7 +245,8 @@ class Trained:
         with tempfile.TemporaryDirectory() as work:
             path = Path(work) / FORMATS[engine.form].file
             exported = export(self.program, engine.form, path, calibration, fill)
-            parity = compared(exported, engine.form, self.test_images(_PARITY)[0]).summary()
+            sample = self.test_images(_PARITY)[0]
+            parity = compared(exported, engine.form, sample, limits).summary()
             if parity["mismatched_codes"] or parity["unsupported"]:
                 raise ValueError(f"{name} does not compute what the file says: {parity}")
             started = engine.start(path, size, threads)

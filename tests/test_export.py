@@ -99,6 +99,8 @@ def test_an_engine_evaluates_the_test_set(name: str, folder: Path, capsys):
         (["engine=tensorrt"], "engine must be one of litert, onnxruntime, got 'tensorrt'"),
         (["engine=litert", "calibrate=perhaps"], "calibrate must be true or false"),
         (["engine=litert", "threads=0"], "threads must be a whole number from 1, got 0"),
+        (["threads=4"], "threads is said to an engine; give engine=NAME too"),
+        (["engine=litert", "memory=0"], "memory must be a whole number from 1, got 0"),
         (["engine"], "arguments must be key=value"),
         (["engine=litert", "engine=litert"], "every key once"),
     ],

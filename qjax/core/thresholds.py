@@ -13,7 +13,9 @@ reversed by ~a = -a - 1, which unlike -a maps int32 onto itself.
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -121,6 +123,9 @@ def search_thresholds(
     Returns:
         Counts from 0 to k.
 
+    Raises:
+        ValueError: thresholds that decrease.
+
     Example:
         >>> search_thresholds(jnp.array([-1, 0, 5, 6]), [0, 5, 2**31]).tolist()
         [0, 1, 2, 2]
@@ -128,21 +133,12 @@ def search_thresholds(
     least = np.asarray(least, np.int64)
     if (np.diff(least, axis=0) < 0).any():
         raise ValueError("search_thresholds: thresholds must not decrease; sort them")
-    value = accumulator.astype(jnp.int32)
-    columns = least.reshape(len(least), -1)
-    table = jnp.asarray(np.clip(columns, INT32_MIN, INT32_MAX).astype(np.int32).ravel())
-    stride = columns.shape[1]
-    column = wide.lanes(np.arange(stride), value.ndim)
-    low = jnp.zeros_like(value)
-    # What can never be passed is left out: no int32 could say so.
-    high = low + wide.lanes((columns <= INT32_MAX).sum(0), value.ndim)
-    for _ in range(len(columns).bit_length()):
-        middle = (low + high) // 2
-        inside = low < high
-        passed = inside & (value >= table[jnp.where(inside, middle, 0) * stride + column])
-        low = jnp.where(passed, middle + 1, low)
-        high = jnp.where(passed | ~inside, high, middle)
-    return low
+    table = jnp.asarray(np.clip(least, INT32_MIN, INT32_MAX).astype(np.int32))
+    search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
+    channels = jax.vmap(search, (1 if least.ndim == 2 else None, -1), -1)
+    found = channels(table, accumulator.astype(jnp.int32))
+    # What can never be passed is not counted: no int32 could say so.
+    return jnp.minimum(found, wide.lanes((least <= INT32_MAX).sum(0), accumulator.ndim))
 
 
 def thresholds(terms: Sequence[Int[Array, "*shape"]], affine: Affine) -> Int32[Array, "*shape"]:

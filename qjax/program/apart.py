@@ -21,6 +21,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from qjax.program.arguments import whole
 from qjax.program.litert import Reference
 from qjax.program.onnx.session import session
 
@@ -42,6 +43,18 @@ class Limits:
 
     memory: int = 8192
     timeout: int = 300
+
+
+def limits_of(options: Mapping[str, str]) -> Limits:
+    """What a command's `memory` and `timeout` say.
+
+    Raises:
+        ValueError: not whole numbers from 1.
+    """
+    return Limits(
+        whole(options, "memory", Limits.memory, least=1),
+        whole(options, "timeout", Limits.timeout, least=1),
+    )
 
 
 class Apart:

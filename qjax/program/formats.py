@@ -102,8 +102,15 @@ def export(
     return Exported(path, lowered.program, lowered)
 
 
-def compared(exported: Exported, name: str, pixels: Pixels) -> Comparison:
+def compared(
+    exported: Exported, name: str, pixels: Pixels, limits: Limits | None = None
+) -> Comparison:
     """Every operator of an exported file against the format's runtime, on some images.
+
+    Args:
+        exported, name: the file and its format.
+        pixels: the images, (n, h, w, c).
+        limits: of the runtime's process; None for the usual ones.
 
     Raises:
         RuntimeUnfit: the runtime is no reference on this machine.
@@ -113,7 +120,7 @@ def compared(exported: Exported, name: str, pixels: Pixels) -> Comparison:
     compare = FORMATS[name].compare
     if compare is None:
         raise ValueError(f"format {name} has no runtime of its own to compare operators with")
-    return compare(exported.path, len(pixels), image_inputs(pixels), Limits())
+    return compare(exported.path, len(pixels), image_inputs(pixels), limits or Limits())
 
 
 def stablehlo_differs(exported: Exported, pixels: Pixels) -> int:
@@ -155,6 +162,7 @@ def check(
     network: Program,
     images: tuple[Pixels, np.ndarray],
     compare: int,
+    limits: Limits | None = None,
 ) -> Checked:
     """Hold a file against the network and against its runtime.
 
@@ -163,6 +171,7 @@ def check(
         network: the program that it was made of.
         images: test images and their labels.
         compare: how many of them the runtime is compared on; 0 to leave that out.
+        limits: as `compared`.
     """
     pixels, labels = images
     lines, mismatched = [f"{exported.path}: {exported.path.stat().st_size:,} bytes"], 0
@@ -175,7 +184,7 @@ def check(
     if compare and FORMATS[name].compare is not None:
         runtime = FORMATS[name].runtime
         try:
-            result = compared(exported, name, pixels[:compare])
+            result = compared(exported, name, pixels[:compare], limits)
         except (RuntimeUnfit, ImportError) as error:
             lines.append(f"{runtime}: not compared: {error}")
         else:

@@ -14,9 +14,6 @@ from qjax.surgery import error_slots
 from qjax.training.phases import Phase
 from qjax.training.spec import RunSpec
 
-WITH_ERRORS = ("ends_float_errors", "ends_8bit_errors", "all_errors", "errors_everywhere")
-"""The files of `conf/recipe` that place gradient quantizers."""
-
 
 def check_error(error: Quantizer | None, recipe: Recipe, phases: Iterable[Phase]) -> None:
     """Raise when a gradient quantizer was chosen that no recipe places.
@@ -35,7 +32,8 @@ def check_error(error: Quantizer | None, recipe: Recipe, phases: Iterable[Phase]
         return
     raise ValueError(
         f"error chooses {error.label}, but no rule of the recipe {recipe.name!r} sets an error, so "
-        f"every gradient would stay float; choose recipe={', '.join(WITH_ERRORS)}, or error=none"
+        "every gradient would stay float; choose one whose rules do (recipe=NAME_errors of "
+        "conf/recipe, or errors_everywhere), or error=none"
     )
 
 
@@ -56,8 +54,9 @@ def gradient_bits(spec: RunSpec, model: nnx.Module) -> dict[str, int | None]:
     updates = {bits for bits in found if bits is not None}
     e_bits = spec.e_bits if spec.e_bits in errors else None
     g_bits = spec.g_bits if spec.g_bits in errors | updates else None
-    if e_bits is None and errors - {g_bits}:
-        e_bits = max(errors)
+    others = errors - {g_bits}
+    if e_bits is None and others:
+        e_bits = max(others)
     if g_bits is None and updates:
         g_bits = max(updates)
     return {"e_bits": e_bits, "g_bits": g_bits}

@@ -22,7 +22,7 @@ class Epoch:
         train_accuracy: running, over the augmented training batches.
         test_accuracy: after the epoch, on the held-out split.
         learning_rate: of the last step.
-        seconds: training and evaluation.
+        seconds: training and evaluation, from where this process took the epoch up.
     """
 
     index: int

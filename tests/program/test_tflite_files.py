@@ -222,7 +222,7 @@ def test_a_clamp_that_an_operator_lacks_is_refused(kind, tmp_path: Path):
         write_tflite(program, tmp_path / "net.tflite")
 
 
-@pytest.mark.parametrize("name", hostile.READ)
+@pytest.mark.parametrize("name", [name for name in hostile.READ if name.endswith(".tflite")])
 def test_what_tables_share_is_not_copied_for_each(name: str, tmp_path: Path):
     path = tmp_path / name
     hostile.READ[name](path)

@@ -21,6 +21,9 @@ MAX_ENDS = 1024
 MAX_OPERANDS = 1024
 MAX_RANK = 8
 
+MICROSOFT = "com.microsoft"
+"""Domain of onnxruntime's own operators."""
+
 type Sizes = tuple[int | None, ...]
 type Attribute = int | float | str | tuple[int, ...]
 

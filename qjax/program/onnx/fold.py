@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from qjax.program.extras import require
-from qjax.program.onnx.file import Node, OnnxFile
+from qjax.program.onnx.file import MICROSOFT, Node, OnnxFile
 from qjax.program.onnx.graph import Unsupported, units_of
-from qjax.program.onnx.groups import CLAMPS, GROUPS, INTO, MICROSOFT, MOVED, OUT, Group, Names
+from qjax.program.onnx.groups import CLAMPS, GROUPS, INTO, MOVED, OUT, Group, Names
 from qjax.program.onnx.rules import BYTES
 from qjax.program.tensor import Quantization, code_range
 

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qjax.program.onnx.file import Attribute, Node, OnnxFile
+from qjax.program.onnx.file import MICROSOFT, Attribute, Node, OnnxFile
 from qjax.program.onnx.graph import Unsupported
 
 INTO, OUT = "QuantizeLinear", "DequantizeLinear"
 CLAMPS = ("Relu", "Clip")
-MICROSOFT = "com.microsoft"
 MOVED = ("MaxPool", "Reshape", "Flatten", "Transpose", "Slice")
 _PRECISE = 1e-5
 _SLOPE = float(np.float32(0.01))

@@ -8,12 +8,11 @@ import numpy as np
 
 from qjax.program import ops
 from qjax.program.base import NotExpressible, Site
+from qjax.program.onnx.file import MICROSOFT
 from qjax.program.tensor import Tensor, code_range
 
 # The file under construction and the operator are `Any`: see `tflite_writers.py`.
 type Write = Callable[[Any, Any, Site], None]
-
-MICROSOFT = "com.microsoft"
 
 
 def unclamped(output: Tensor) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 
 from qjax.program.base import NotExpressible, Operator
 from qjax.program.extras import require
+from qjax.program.onnx.file import MICROSOFT
 from qjax.program.onnx.writers import WRITERS
 from qjax.program.program import Program
 from qjax.program.tensor import Tensor
 from qjax.program.whole import write_whole
 
-OPSET, MICROSOFT = 17, "com.microsoft"
-"""What files ask of a runtime: ONNX 1.12, and onnxruntime's own operators for additions, means and
-dense layers."""
+OPSET = 17
+"""What files ask of a runtime: ONNX 1.12, and onnxruntime's own operators (`MICROSOFT`)."""
 _IR_VERSION = 8
 _FRONT = "channels_first"
 FIRST, LAST = (0, 3, 1, 2), (0, 2, 3, 1)

@@ -8,7 +8,8 @@ import numpy as np
 
 from qjax.program import ops
 from qjax.program.base import NotExpressible, Site
-from qjax.program.onnx.move_writers import MICROSOFT, MOVES, Write, unclamped
+from qjax.program.onnx.file import MICROSOFT
+from qjax.program.onnx.move_writers import MOVES, Write, unclamped
 from qjax.program.onnx.rules import sigmoid_table
 from qjax.program.tensor import Tensor, code_range
 
